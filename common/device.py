@@ -1,0 +1,25 @@
+"""Where tensors live and how many threads work on them."""
+
+from __future__ import annotations
+
+import torch
+
+from common.types import UsageError
+
+
+def setup(device: str, threads: int) -> torch.device:
+    """Choose "cpu", "cuda", "cuda:1", "mps" or "auto" (cuda if there is one), and the torch threads.
+
+    One thread is the default of every run: handing half of a 64-unit layer to a second thread costs more
+    than it saves, and two runs beside each other would fight over the cores. TF32 is left off, so that
+    a GPU computes what a CPU computes, to rounding.
+    """
+    torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        raise UsageError(f"device {device!r} is not available here; use cpu, cuda or auto") from error
+    return chosen

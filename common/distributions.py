@@ -1,0 +1,73 @@
+"""Action distributions written out: torch.distributions spends more time on checks than on mathematics.
+
+Shapes: [...] any batch, A number of actions, K action size. Each has sample, mode, log_prob, entropy, kl.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Categorical:
+    """pi(a) proportional to exp(logits_a)."""
+
+    def __init__(self, logits: Tensor):
+        self.log_p = logits.log_softmax(-1)  # [..., A]
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """[...] int64"""
+        p = self.log_p.exp().flatten(0, -2)
+        return torch.multinomial(p, 1, generator=generator).view(self.log_p.shape[:-1])
+
+    def mode(self) -> Tensor:
+        return self.log_p.argmax(-1)
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[...] int64 -> [...]"""
+        return self.log_p.gather(-1, action[..., None]).squeeze(-1)
+
+    def entropy(self) -> Tensor:
+        """[...], in nats."""
+        return -(self.log_p.exp() * self.log_p).sum(-1)
+
+    def kl(self, other: Categorical) -> Tensor:
+        """D_KL(self || other): [...], in nats."""
+        return (self.log_p.exp() * (self.log_p - other.log_p)).sum(-1)
+
+
+class DiagonalGaussian:
+    """N(mean, diag(exp(log_std))^2), mean [..., K]; log_std [K] is the same in every state."""
+
+    def __init__(self, mean: Tensor, log_std: Tensor):
+        self.mean, self.log_std = mean, log_std
+
+    def sample(self, generator: torch.Generator) -> Tensor:
+        """[..., K]"""
+        noise = torch.randn(
+            self.mean.shape, generator=generator, device=self.mean.device, dtype=self.mean.dtype
+        )
+        return self.mean + self.log_std.exp() * noise
+
+    def mode(self) -> Tensor:
+        return self.mean
+
+    def log_prob(self, action: Tensor) -> Tensor:
+        """[..., K] -> [...]"""
+        z = (action - self.mean) * (-self.log_std).exp()
+        return -0.5 * z.square().sum(-1) - (self.log_std.sum() + 0.5 * LOG_2PI * self.log_std.numel())
+
+    def entropy(self) -> Tensor:
+        """[...], in nats."""
+        one = self.log_std.sum() + 0.5 * (1 + LOG_2PI) * self.log_std.numel()
+        return one.expand(self.mean.shape[:-1])
+
+    def kl(self, other: DiagonalGaussian) -> Tensor:
+        """D_KL(self || other): [...], in nats."""
+        variance_ratio = (2 * (self.log_std - other.log_std)).exp()
+        z = (self.mean - other.mean) * (-other.log_std).exp()
+        return 0.5 * (z.square() + variance_ratio - 1).sum(-1) + (other.log_std - self.log_std).sum()

@@ -1,0 +1,34 @@
+"""Return of a policy over whole episodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+
+from common.envs.registry import step_envs
+from common.types import Metrics
+
+
+def evaluate(act: Callable[[np.ndarray], np.ndarray], envs: gym.vector.VectorEnv, seed: int) -> Metrics:
+    """Undiscounted return of the first episode of each environment, started from `seed`.
+
+    One episode each: of all that end within some time, the short ones would be over-counted.
+    """
+    obs, _ = envs.reset(seed=seed)
+    total, length = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
+    running = np.ones(envs.num_envs, bool)
+    while running.any():
+        obs, reward, terminated, truncated, _ = step_envs(envs, act(obs))
+        total += reward * running
+        length += running
+        running &= ~(terminated | truncated)
+    return {
+        "return_mean": float(total.mean()),
+        "return_std": float(total.std()),
+        "return_min": float(total.min()),
+        "return_max": float(total.max()),
+        "length_mean": float(length.mean()),
+        "episodes": envs.num_envs,
+    }

@@ -1,0 +1,148 @@
+"""Runs -> tidy frame -> interquartile mean with a bootstrap interval -> learning curves.
+
+python -m common.results RUNS... [--out curves.png] draws every run found under the folders named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from scipy.stats import trim_mean
+
+from common.logger import read_rows
+from common.types import UsageError, require
+
+COLUMNS = [
+    ("algo", "U64"), ("env_id", "U64"), ("seed", np.int64), ("step", np.int64), ("return_mean", np.float64),
+    ("wall_s", np.float64),
+]  # fmt: skip
+
+
+def load_runs(path: Path | str, algo: str | None = None) -> np.recarray:
+    """Tidy frame of every run under `path`: one row per evaluation, columns as in COLUMNS.
+
+    A NumPy record array: frame.step, frame[frame.seed == 0]; pandas.DataFrame(frame) takes it as it is.
+    `algo` is the preset without its environment (ppo-cartpole -> ppo) unless given.
+    """
+    rows = []
+    for metrics in sorted(Path(path).rglob("metrics.jsonl")):
+        config = json.loads(metrics.with_name("config.json").read_text())
+        label = (algo or config["preset"].rsplit("-", 1)[0], config["env_id"], config["seed"])
+        evals = [row for row in read_rows(metrics) if row["split"] == "eval"]
+        rows += [(*label, row["step"], row["return_mean"], row["wall_s"]) for row in evals]
+    require(bool(rows), f"path must hold at least one run with an evaluation, got {path}")
+    return np.array(rows, COLUMNS).view(np.recarray)
+
+
+def write_csv(path: Path, frame: np.recarray) -> None:
+    """algo,env_id,seed,step,return_mean,wall_s; numbers rounded to a thousandth."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(frame.dtype.names)
+        writer.writerows([*row[:4], round(row[4], 3), round(row[5], 3)] for row in frame.tolist())
+
+
+def read_csv(path: Path | str) -> np.recarray:
+    """What write_csv wrote."""
+    with Path(path).open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name, _ in COLUMNS]
+    return np.array([tuple(row[name] for name in names) for row in rows], COLUMNS).view(np.recarray)
+
+
+def iqm(scores: np.ndarray) -> np.ndarray:
+    """Interquartile mean over the first axis, [R, ...] -> [...]: the lowest and highest quarter of the runs
+    are left out (Agarwal et al. 2021). With three runs or fewer it is the mean."""
+    return trim_mean(scores, 0.25, axis=0)
+
+
+def bootstrap_interval(
+    strata: Sequence[np.ndarray], generator: np.random.Generator, replicates: int = 2000, level: float = 0.95
+) -> tuple[np.ndarray, np.ndarray]:
+    """Percentile interval of the IQM over all runs of all tasks, [...] each.
+
+    strata: per task its scores [R, ...]. Runs are drawn anew within each task, so that every replicate
+    weighs the tasks as the sample does; a run stays whole along the other axes (Agarwal et al. 2021).
+    """
+    draws = np.concatenate(
+        [task[generator.integers(len(task), size=(len(task), replicates))] for task in strata]
+    )  # [sum R, replicates, ...]
+    low, high = np.quantile(iqm(draws), [(1 - level) / 2, (1 + level) / 2], axis=0)
+    return low, high
+
+
+def align(frame: np.recarray) -> tuple[np.ndarray, np.ndarray]:
+    """One algorithm on one environment -> the steps at which every seed was evaluated [S], returns [R, S]."""
+    runs = [frame[frame.seed == seed] for seed in np.unique(frame.seed)]
+    steps = runs[0].step
+    for run in runs[1:]:
+        steps = np.intersect1d(steps, run.step)
+    return steps, np.stack([run.return_mean[np.isin(run.step, steps)] for run in runs])
+
+
+def plot_curves(axes: Axes, frame: np.recarray, reference: dict[str, float] | None = None) -> None:
+    """Return over environment steps of each algorithm in `frame` (one environment): IQM and 95 % interval,
+    the seeds themselves as thin lines where they are few; dashed lines at the `reference` returns."""
+    for algo in dict.fromkeys(frame.algo.tolist()):
+        steps, scores = align(frame[frame.algo == algo])
+        (line,) = axes.plot(steps, iqm(scores), label=f"{algo} ({len(scores)} seeds)")
+        if len(scores) <= 3:
+            axes.plot(steps, scores.T, color=line.get_color(), linewidth=0.6, alpha=0.6)
+        if len(scores) > 1:
+            low, high = bootstrap_interval([scores], np.random.default_rng(0))
+            axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)
+    for name, value in (reference or {}).items():
+        axes.axhline(value, color="gray", linestyle="--", linewidth=1)
+        axes.annotate(
+            name, (0.01, value), xycoords=("axes fraction", "data"), va="bottom", fontsize=8, color="gray"
+        )
+    axes.set(xlabel="environment steps", ylabel="return", title=str(frame.env_id[0]))
+    axes.legend(loc="lower right", fontsize=8)
+
+
+def plot_run(directory: Path, reference: dict[str, float] | None = None) -> Path:
+    """directory/curve.png: mean of the evaluation episodes, and the band from the worst to the best."""
+    rows = [row for row in read_rows(directory / "metrics.jsonl") if row["split"] == "eval"]
+    step, mean, low, high = (
+        [row[key] for row in rows] for key in ("step", "return_mean", "return_min", "return_max")
+    )
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    frame = load_runs(directory)
+    axes.fill_between(step, low, high, alpha=0.15, linewidth=0, label="worst to best episode")
+    axes.plot(step, mean, marker=".", label=f"mean of {rows[-1]['episodes']} episodes")
+    for name, value in (reference or {}).items():
+        axes.axhline(value, color="gray", linestyle="--", linewidth=1, label=name)
+    title = f"{frame.algo[0]} on {frame.env_id[0]}, seed {frame.seed[0]}"
+    axes.set(xlabel="environment steps", ylabel="return", title=title)
+    axes.legend(loc="lower right", fontsize=8)
+    figure.savefig(directory / "curve.png", dpi=120)
+    return directory / "curve.png"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m common.results", description="Draw learning curves.")
+    parser.add_argument("runs", nargs="+", type=Path, help="folders with runs in them")
+    parser.add_argument("--out", type=Path, default=Path("curves.png"))
+    args = parser.parse_args()
+    try:
+        frame = np.concatenate([load_runs(path) for path in args.runs]).view(np.recarray)
+    except UsageError as error:
+        parser.error(str(error))
+    env_ids = list(dict.fromkeys(frame.env_id.tolist()))
+    figure = Figure(figsize=(6 * len(env_ids), 4), layout="constrained")
+    for axes, env_id in zip(figure.subplots(1, len(env_ids), squeeze=False)[0], env_ids, strict=True):
+        plot_curves(axes, frame[frame.env_id == env_id])
+    figure.savefig(args.out, dpi=120)
+    print(args.out)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""T steps of N environments at a time, with the true successor of every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import gymnasium as gym
+import numpy as np
+import torch
+from gymnasium.vector import AutoresetMode
+
+from common.envs.registry import step_envs
+from common.types import Metrics, Rollout
+
+
+class Collector:
+    """Keeps N environments going from one rollout to the next. Call `reset` first."""
+
+    def __init__(self, envs: gym.vector.VectorEnv, device: torch.device):
+        mode = envs.metadata["autoreset_mode"]
+        if mode is not AutoresetMode.SAME_STEP:  # NEXT_STEP slips one false transition into each episode
+            raise ValueError(f"envs must have AutoresetMode.SAME_STEP, got {mode}")
+        self.envs, self.device = envs, device
+
+    def reset(self, seed: int, step: int) -> None:
+        """New episodes everywhere; `step` environment steps lie behind."""
+        self.obs, _ = self.envs.reset(seed=seed)
+        self.step = step
+        self._return = np.zeros(self.envs.num_envs)  # of the running episodes, undiscounted
+
+    def collect(
+        self, explore: Callable[[np.ndarray, int], np.ndarray], length: int, cut: bool = False
+    ) -> tuple[Rollout, Metrics]:
+        """T = `length` steps. `cut` says that `reset` follows: the last row is then a truncation."""
+        rows, finished = [], []
+        for _ in range(length):
+            obs, action = self.obs, explore(self.obs, self.step)
+            self.obs, reward, terminated, truncated, info = step_envs(self.envs, action)
+            self.step += self.envs.num_envs
+            self._return += reward
+            next_obs, ended = self.obs, terminated | truncated
+            if ended.any():
+                next_obs = self.obs.copy()
+                next_obs[ended] = np.stack(list(info["final_obs"][ended]))
+                finished += self._return[ended].tolist()
+                self._return[ended] = 0.0
+            rows.append((obs, action, reward, next_obs, terminated, truncated))
+        if cut:
+            rows[-1] = (*rows[-1][:5], ~rows[-1][4])
+        rollout = Rollout(*(self._tensor(np.stack(column)) for column in zip(*rows, strict=True)))
+        return rollout, {"rollout/return_mean": float(np.mean(finished))} if finished else {}
+
+    def _tensor(self, x: np.ndarray) -> torch.Tensor:
+        tensor = torch.from_numpy(x)
+        return tensor.to(self.device, torch.float32 if tensor.is_floating_point() else None)

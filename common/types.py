@@ -1,0 +1,59 @@
+"""What every homework agrees on. T time, N environments, B batch, D observation size, A actions, K action
+size."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+import numpy as np
+from torch import Tensor
+
+Metrics = dict[str, float]
+
+
+class UsageError(ValueError):
+    """Bad input, for the user to mend. The command line shows the sentence and exits with status 2."""
+
+
+def require(ok: bool, sentence: str) -> None:
+    """Raise UsageError(sentence) unless `ok`. The sentence names the argument and what was expected."""
+    if not ok:
+        raise UsageError(sentence)
+
+
+class EnvSpec(NamedTuple):
+    """What an agent has to know of its environments."""
+
+    num_envs: int  # N
+    obs_dim: int  # D
+    action_dim: int  # A if discrete, otherwise K
+    discrete: bool
+
+
+class Rollout(NamedTuple):
+    """T steps of N environments. `next_obs` is the true successor, also where an episode ended."""
+
+    obs: Tensor  # [T, N, D] float32
+    action: Tensor  # [T, N] int64, or [T, N, K] float32 as the policy drew it, before clipping
+    reward: Tensor  # [T, N] float32
+    next_obs: Tensor  # [T, N, D] float32
+    terminated: Tensor  # [T, N] bool: next_obs is absorbing, its value is zero
+    truncated: Tensor  # [T, N] bool: the episode was cut here, next_obs still has a value
+
+    @property
+    def ended(self) -> Tensor:
+        """[T, N] bool: the next row of this environment belongs to another episode."""
+        return self.terminated | self.truncated
+
+
+class Agent(Protocol):
+    """Owns its networks, optimisers, statistics and generator: all of it is checkpointed."""
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """[N, D] -> [N] or [N, K], actions of the policy as evaluated."""
+
+    def explore(self, obs: np.ndarray, step: int) -> np.ndarray:
+        """[N, D] -> [N] or [N, K], actions of the behaviour policy at environment step `step`."""
+
+    def update(self, batch: Rollout) -> Metrics:
+        """One iteration of learning."""

@@ -1,0 +1,113 @@
+"""Batch actor-critic with generalised advantage estimation (Schulman et al. 2016).
+
+grad J = E[sum_t grad log pi(a_t|s_t) A_t],  A = GAE(gamma, lam),  V fitted to A + V
+lam = 0 is the one-step critic r + gamma V(s') - V(s), lam = 1 Monte Carlo with the critic as baseline.
+No gradient flows through A or the targets.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from common.networks import mlp
+from common.optim import gradient_step
+from common.schedules import Linear
+from common.seeding import generator
+from common.types import EnvSpec, Metrics, Rollout, require
+from hw2_policy_gradient.policies import Policy
+from hw2_policy_gradient.returns import gae
+
+
+@dataclass(frozen=True)
+class ActorCriticConfig:
+    gamma: float = 0.99
+    lam: float = 0.97
+    lr: float = 5e-3
+    lr_decay: bool = True  # linearly to zero over the run
+    value_lr: float = 5e-3
+    value_steps: int = 20  # gradient steps of the critic per batch
+    entropy_weight: float = 0.0
+    max_grad_norm: float = 0.5
+    hidden: tuple[int, ...] = (64, 64)  # units per layer
+    log_std: float = 0.0  # initial log standard deviation of continuous actions
+    normalize_obs: bool = False  # by running mean and deviation
+
+    def __post_init__(self):
+        for name in ("gamma", "lam"):
+            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
+        for name in ("lr", "value_lr", "max_grad_norm"):
+            require(0 < getattr(self, name) < math.inf, f"{name} must be positive, got {getattr(self, name)}")
+        require(self.value_steps >= 1, f"value_steps must be at least 1, got {self.value_steps}")
+        ok = 0 <= self.entropy_weight < math.inf
+        require(ok, f"entropy_weight must be at least 0, got {self.entropy_weight}")
+        require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
+        require(math.isfinite(self.log_std), f"log_std must be finite, got {self.log_std}")
+
+
+class ActorCritic:
+    def __init__(
+        self, spec: EnvSpec, config: ActorCriticConfig, total_updates: int, device: torch.device, seed: int
+    ):
+        self.config = config
+        self.lr = Linear(config.lr, 0.0 if config.lr_decay else config.lr, total_updates)
+        self.generator = generator(seed, "explore", device=device)
+        init = generator(seed, "init")
+        self.policy = Policy(spec, config.hidden, config.log_std, config.normalize_obs, init).to(device)
+        self.value = mlp(spec.obs_dim, *config.hidden, 1, generator=init).to(device)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), config.lr, fused=True)
+        self.value_optimizer = torch.optim.Adam(self.value.parameters(), config.value_lr, fused=True)
+        self.updates = 0
+
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        return self.policy.act(obs)
+
+    def explore(self, obs: np.ndarray, step: int) -> np.ndarray:
+        return self.policy.act(obs, self.generator)
+
+    def update(self, rollout: Rollout) -> Metrics:
+        self.optimizer.param_groups[0]["lr"] = self.lr(self.updates)
+        obs, next_obs = self.policy.normalize(rollout.obs), self.policy.normalize(rollout.next_obs)
+        advantage, target = self.advantage(rollout, obs, next_obs)
+        metrics = self.actor_step(obs, rollout.action, advantage) | self.critic_step(obs, target)
+        if self.config.normalize_obs:  # only now: this batch was drawn with the old statistics
+            self.policy.normalize.update(rollout.obs)
+        self.updates += 1
+        return metrics
+
+    @torch.no_grad()
+    def advantage(self, rollout: Rollout, obs: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
+        """GAE and the critic's targets, [T, N] each."""
+        value, next_value = self.value(obs).squeeze(-1), self.value(next_obs).squeeze(-1)
+        ends = (rollout.terminated, rollout.ended)
+        advantage = gae(rollout.reward, value, next_value, *ends, self.config.gamma, self.config.lam)
+        return advantage, advantage + value
+
+    def actor_step(self, obs: Tensor, action: Tensor, advantage: Tensor) -> Metrics:
+        """One step along the policy gradient, advantages standardised over the batch."""
+        c = self.config
+        std, mean = torch.std_mean(advantage, correction=0)
+        pi = self.policy(obs)
+        entropy = pi.entropy().mean()
+        loss_policy = -(pi.log_prob(action) * (advantage - mean) / (std + 1e-8)).mean()
+        loss = loss_policy - c.entropy_weight * entropy
+        norm = gradient_step(loss, self.optimizer, [*self.policy.parameters()], c.max_grad_norm)
+        return {
+            "loss/policy": loss_policy.item(),
+            "policy/entropy": entropy.item(),
+            "grad/norm": norm.item(),
+        }
+
+    def critic_step(self, obs: Tensor, target: Tensor) -> Metrics:
+        """Several steps of squared error towards fixed targets."""
+        for _ in range(self.config.value_steps):
+            value = self.value(obs).squeeze(-1)
+            loss = F.mse_loss(value, target)
+            gradient_step(loss, self.value_optimizer, [*self.value.parameters()], math.inf)
+        explained = 1 - (target - value).var() / target.var().clamp(min=1e-8)
+        return {"loss/value": loss.item(), "value/explained_variance": explained.item()}

@@ -1,0 +1,121 @@
+"""python -m hw2_policy_gradient.run ppo-cartpole --seed 3 --algo.lr 5e-4"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+
+import gymnasium as gym
+
+from common import checkpoint, cli, device
+from common.envs import registry
+from common.logger import RunLogger
+from common.results import plot_run
+from common.rollout import Collector
+from common.seeding import child_seed, seed_everything
+from common.types import require
+from common.video import film
+from hw2_policy_gradient.actor_critic import ActorCritic, ActorCriticConfig
+from hw2_policy_gradient.ppo import PPO, PPOConfig
+from hw2_policy_gradient.reinforce import Reinforce, ReinforceConfig
+from hw2_policy_gradient.trainer import TrainConfig, train
+
+HOMEWORK = "hw2_policy_gradient"
+AGENTS = {ReinforceConfig: Reinforce, ActorCriticConfig: ActorCritic, PPOConfig: PPO}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(cli.RunOptions):
+    algo: ReinforceConfig | ActorCriticConfig | PPOConfig
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+
+PRESETS = {
+    config.preset: config
+    for config in (
+        RunConfig(
+            preset="ppo-cartpole",
+            env_id="CartPole-v1",
+            algo=PPOConfig(gamma=0.98, lam=0.8, lr=1e-3, batch_size=256, epochs=4),
+            train=TrainConfig(num_envs=32, rollout_steps=32),
+        ),
+        RunConfig(
+            preset="reinforce-cartpole",
+            env_id="CartPole-v1",
+            algo=ReinforceConfig(),
+            train=TrainConfig(num_envs=8, rollout_steps=250),
+        ),
+        RunConfig(
+            preset="actor-critic-cartpole",
+            env_id="CartPole-v1",
+            algo=ActorCriticConfig(),
+            train=TrainConfig(num_envs=16, rollout_steps=64),
+        ),
+        RunConfig(
+            preset="actor-critic-invertedpendulum",
+            env_id="InvertedPendulum-v5",
+            algo=ActorCriticConfig(),
+            train=TrainConfig(num_envs=8, rollout_steps=64),
+        ),
+        RunConfig(
+            preset="ppo-lunarlander",
+            env_id="LunarLander-v3",
+            algo=PPOConfig(gamma=0.999, lam=0.98, epochs=4, entropy_weight=0.01),
+            train=TrainConfig(
+                total_steps=1_000_000, num_envs=16, rollout_steps=1024, eval_every=50_000, save_every=100_000
+            ),
+        ),
+        RunConfig(
+            preset="ppo-halfcheetah",
+            env_id="HalfCheetah-v5",
+            algo=PPOConfig(value_weight=0.25, log_std=-0.5, normalize_obs=True, normalize_reward=True),
+            train=TrainConfig(total_steps=1_000_000, eval_every=50_000, eval_episodes=10, save_every=100_000),
+        ),
+    )
+}
+
+
+def run(config: RunConfig) -> str:
+    torch_device = device.setup(config.device, config.threads)
+    seed_everything(config.seed)
+    envs = registry.make_envs(config.env_id, config.train.num_envs)
+    eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)
+    spec = registry.spec(envs)
+    agent = AGENTS[type(config.algo)](spec, config.algo, config.train.updates, torch_device, config.seed)
+    start = {"step": 0, "wall_s": 0.0}
+    if config.resume and (saved := checkpoint.load_latest(config.resume / "checkpoint", torch_device)):
+        start = saved
+        checkpoint.restore(agent, start["agent"])
+        left = config.train.total_steps - start["step"]
+        require(left > 0, f"{config.resume} is finished; raise --train.total-steps to go on")
+    directory = cli.run_directory(config, HOMEWORK)
+    logger = RunLogger(directory, config.train.total_steps, start["step"], start["wall_s"])
+    status = "failed"
+    try:
+        collector = Collector(envs, torch_device)
+        status = train(agent, collector, eval_envs, logger, config.train, config.seed, start["step"])
+    finally:
+        command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
+        logger.close(status, command=command, device=str(torch_device))
+        envs.close()
+        eval_envs.close()
+    if status == "interrupted":
+        print(f"interrupted; go on with: python -m {HOMEWORK}.run --resume {shlex.quote(str(directory))}")
+        return status
+    threshold = gym.spec(config.env_id).reward_threshold
+    print(f"curve {plot_run(directory, {} if threshold is None else {'solved': threshold})}")
+    if config.video:
+        path = directory / "video" / f"{config.preset}.mp4"
+        if film(agent.act, config.env_id, path, child_seed(config.seed, "video")):
+            print(f"video {path}")
+    scores = logger.last_eval
+    print(
+        f"final return {scores['return_mean']:.1f} +- {scores['return_std']:.1f} "
+        f"over {scores['episodes']} episodes, {logger.wall_s:.1f} s, {directory}"
+    )
+    return status
+
+
+if __name__ == "__main__":
+    cli.main(PRESETS, default="ppo-cartpole", run=run)

@@ -1,0 +1,75 @@
+"""The on-policy loop: collect T steps of N environments, learn from them, evaluate, save."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import gymnasium as gym
+
+from common import checkpoint
+from common.evaluation import evaluate
+from common.logger import RunLogger
+from common.rollout import Collector
+from common.seeding import child_seed
+from common.types import Agent, require
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    total_steps: int = 100_000  # environment steps, rounded up to whole rollouts
+    num_envs: int = 8  # N
+    rollout_steps: int = 256  # T, steps of each environment per update
+    eval_every: int = 5_000  # environment steps
+    eval_episodes: int = 20
+    save_every: int = 50_000  # environment steps between checkpoints; episodes start anew there
+
+    def __post_init__(self):
+        for name, value in vars(self).items():
+            require(value >= 1, f"{name} must be at least 1, got {value}")
+
+    @property
+    def rollout_size(self) -> int:
+        """Environment steps per update."""
+        return self.num_envs * self.rollout_steps
+
+    @property
+    def updates(self) -> int:
+        return -(-self.total_steps // self.rollout_size)
+
+
+def train(
+    agent: Agent,
+    collector: Collector,
+    eval_envs: gym.vector.VectorEnv,
+    logger: RunLogger,
+    config: TrainConfig,
+    seed: int,
+    step: int = 0,
+) -> str:
+    """From environment step `step` to the end; "finished", or "interrupted" by Ctrl-C, checkpoint saved."""
+    size, end = config.rollout_size, config.updates * config.rollout_size
+    collector.reset(child_seed(seed, "env", step), step)
+    with checkpoint.stop_signals() as stop:
+        stopping = False
+        while step < end and not stopping:
+            started = logger.wall_s
+            stopping = bool(stop)  # read before collecting, which must know whether a reset follows
+            save = stopping or step + size == end or _passes(step, size, config.save_every)
+            rollout, episodes = collector.collect(agent.explore, config.rollout_steps, cut=save)
+            losses = agent.update(rollout)
+            step += size
+            speed = {"speed/steps_per_s": size / (logger.wall_s - started)}
+            logger.write("train", step, losses | episodes | speed)
+            if _passes(step - size, size, config.eval_every) or step == end:
+                logger.write("eval", step, evaluate(agent.act, eval_envs, child_seed(seed, "eval", step)))
+            if save:
+                state = checkpoint.state_of(agent)
+                checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, agent=state)
+                # Resumed or not, what follows starts from here: no environment state is ever stored.
+                collector.reset(child_seed(seed, "env", step), step)
+    return "finished" if step == end else "interrupted"
+
+
+def _passes(step: int, size: int, every: int) -> bool:
+    """Does (step, step + size] hold a multiple of `every`?"""
+    return (step + size) // every > step // every
