@@ -9,6 +9,7 @@ import difflib
 import io
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -19,7 +20,8 @@ import tyro
 from common.checkpoint import write_atomically
 from common.types import UsageError, require
 
-RESUMABLE = {"device", "threads", "out", "resume", "video", "train.total_steps"}  # may differ on --resume
+HARMLESS = {"device", "threads", "out", "resume", "video"}  # another value is still the same run
+RESUMABLE = HARMLESS | {"train.total_steps"}  # may differ on --resume
 INTERRUPTED = 130  # exit status, as the shell gives for Ctrl-C
 
 
@@ -94,7 +96,7 @@ def _resumed(flags: list[str]) -> Path | None:
 
 
 def _override(config: RunOptions, flags: list[str], text: str) -> RunOptions:
-    """tyro parses and, where it objects, prints a box, in which one sentence is what the user needs."""
+    """tyro parses; where it objects it prints a box, in which one sentence is what the user needs."""
     told = io.StringIO()
     try:
         with contextlib.redirect_stderr(told):
@@ -104,9 +106,15 @@ def _override(config: RunOptions, flags: list[str], text: str) -> RunOptions:
     except SystemExit as end:
         if end.code != 2:
             raise
-        boxed = [line.strip("│ ") for line in told.getvalue().splitlines() if line.startswith("│")]
-        sentence = " ".join(itertools.takewhile(lambda line: not line.startswith("─"), boxed))
-        raise UsageError(sentence or told.getvalue()) from None
+        raise UsageError(_sentence(told.getvalue())) from None
+
+
+def _sentence(box: str) -> str:
+    """Paragraphs of the box are parted by rulers: the title, the sentence, then what it suggests."""
+    ruler = r"(?m)^ *[─-]+(?: [^─\n]+ ─+)? *$"
+    _, sentence, *more = re.split(ruler, re.sub("[│╭╮╰╯]", " ", box))
+    close = re.search(r"Perhaps you meant:\s+(--\S+)", " ".join(more))
+    return " ".join(sentence.split()) + (f"; did you mean {close[1]}?" if close else "")
 
 
 def _module() -> str:

@@ -1,6 +1,6 @@
 """Runs -> tidy frame -> interquartile mean with a bootstrap interval -> learning curves.
 
-python -m common.results RUNS... [--out curves.png] draws every run found under the folders named.
+python -m common.results PATH... [--out curves.png] draws and tabulates runs (folders) and results (.csv).
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ def read_csv(path: Path | str) -> np.recarray:
     with Path(path).open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [name for name, _ in COLUMNS]
+    require(bool(rows) and rows[0].keys() >= {*names}, f"path must be a CSV of {','.join(names)}, got {path}")
     return np.array([tuple(row[name] for name in names) for row in rows], COLUMNS).view(np.recarray)
 
 
@@ -87,12 +88,39 @@ def align(frame: np.recarray) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.stack([run.return_mean[np.isin(run.step, steps)] for run in runs])
 
 
+def best_and_last(frame: np.recarray, window: int = 5) -> tuple[np.ndarray, np.ndarray]:
+    """One algorithm on one environment -> per seed its best evaluation and the mean of its last `window`,
+    [R] each. The best alone would praise a run that collapsed, the last alone be a matter of luck."""
+    _, scores = align(frame)
+    return scores.max(1), scores[:, -window:].mean(1)
+
+
+def table(frame: np.recarray) -> str:
+    """Markdown, a row per algorithm and environment."""
+    lines = [
+        "| algorithm | environment | seeds | steps | IQM of last five [95 %] | last five, worst to best seed "
+        "| best, of the worst seed | seconds per seed |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for algo, env_id in dict.fromkeys(zip(frame.algo.tolist(), frame.env_id.tolist(), strict=True)):
+        part = frame[(frame.algo == algo) & (frame.env_id == env_id)]
+        best, last = best_and_last(part)
+        low, high = bootstrap_interval([last], np.random.default_rng(0))
+        seconds = np.median([part.wall_s[part.seed == seed].max() for seed in np.unique(part.seed)])
+        lines.append(
+            f"| {algo} | {env_id} | {len(last)} | {part.step.max():,} "
+            f"| {iqm(last):,.0f} [{low:,.0f}, {high:,.0f}] | {last.min():,.0f} to {last.max():,.0f} "
+            f"| {best.min():,.0f} | {seconds:,.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def plot_curves(axes: Axes, frame: np.recarray, reference: dict[str, float] | None = None) -> None:
     """Return over environment steps of each algorithm in `frame` (one environment): IQM and 95 % interval,
     the seeds themselves as thin lines where they are few; dashed lines at the `reference` returns."""
     for algo in dict.fromkeys(frame.algo.tolist()):
         steps, scores = align(frame[frame.algo == algo])
-        (line,) = axes.plot(steps, iqm(scores), label=f"{algo} ({len(scores)} seeds)")
+        (line,) = axes.plot(steps, iqm(scores), label=f"{algo} ({len(scores)} seed{'s' * (len(scores) > 1)})")
         if len(scores) <= 3:
             axes.plot(steps, scores.T, color=line.get_color(), linewidth=0.6, alpha=0.6)
         if len(scores) > 1:
@@ -105,6 +133,20 @@ def plot_curves(axes: Axes, frame: np.recarray, reference: dict[str, float] | No
         )
     axes.set(xlabel="environment steps", ylabel="return", title=str(frame.env_id[0]))
     axes.legend(loc="lower right", fontsize=8)
+
+
+def plot_all(frame: np.recarray) -> Figure:
+    """One panel per environment."""
+    env_ids = list(dict.fromkeys(frame.env_id.tolist()))
+    columns = min(len(env_ids), 3)
+    rows = -(-len(env_ids) // columns)
+    figure = Figure(figsize=(5 * columns, 3.6 * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes, env_id in zip(panels, env_ids, strict=False):
+        plot_curves(axes, frame[frame.env_id == env_id])
+    for axes in panels[len(env_ids) :]:
+        axes.remove()
+    return figure
 
 
 def plot_run(directory: Path, reference: dict[str, float] | None = None) -> Path:
@@ -128,19 +170,17 @@ def plot_run(directory: Path, reference: dict[str, float] | None = None) -> Path
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m common.results", description="Draw learning curves.")
-    parser.add_argument("runs", nargs="+", type=Path, help="folders with runs in them")
+    parser = argparse.ArgumentParser(prog="python -m common.results", description=__doc__.splitlines()[2])
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH")
     parser.add_argument("--out", type=Path, default=Path("curves.png"))
     args = parser.parse_args()
     try:
-        frame = np.concatenate([load_runs(path) for path in args.runs]).view(np.recarray)
-    except UsageError as error:
+        frames = [read_csv(path) if path.suffix == ".csv" else load_runs(path) for path in args.paths]
+        frame = np.concatenate(frames).view(np.recarray)
+        plot_all(frame).savefig(args.out, dpi=100)
+    except (UsageError, OSError) as error:
         parser.error(str(error))
-    env_ids = list(dict.fromkeys(frame.env_id.tolist()))
-    figure = Figure(figsize=(6 * len(env_ids), 4), layout="constrained")
-    for axes, env_id in zip(figure.subplots(1, len(env_ids), squeeze=False)[0], env_ids, strict=True):
-        plot_curves(axes, frame[frame.env_id == env_id])
-    figure.savefig(args.out, dpi=120)
+    print(table(frame))
     print(args.out)
 
 

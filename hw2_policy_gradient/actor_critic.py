@@ -41,11 +41,12 @@ class ActorCriticConfig:
     def __post_init__(self):
         for name in ("gamma", "lam"):
             require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("lr", "value_lr", "max_grad_norm"):
+        for name in ("lr", "value_lr"):
             require(0 < getattr(self, name) < math.inf, f"{name} must be positive, got {getattr(self, name)}")
         require(self.value_steps >= 1, f"value_steps must be at least 1, got {self.value_steps}")
         ok = 0 <= self.entropy_weight < math.inf
         require(ok, f"entropy_weight must be at least 0, got {self.entropy_weight}")
+        require(self.max_grad_norm > 0, f"max_grad_norm must be positive, got {self.max_grad_norm}")
         require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
         require(math.isfinite(self.log_std), f"log_std must be finite, got {self.log_std}")
 

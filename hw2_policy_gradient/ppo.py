@@ -47,7 +47,7 @@ class PPOConfig:
     def __post_init__(self):
         for name in ("gamma", "lam"):
             require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("lr", "clip", "max_grad_norm"):
+        for name in ("lr", "clip"):
             require(0 < getattr(self, name) < math.inf, f"{name} must be positive, got {getattr(self, name)}")
         for name in ("value_weight", "entropy_weight"):
             ok = 0 <= getattr(self, name) < math.inf
@@ -56,6 +56,7 @@ class PPOConfig:
         require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
         ok = self.target_kl is None or self.target_kl > 0
         require(ok, f"target_kl must be positive, got {self.target_kl}")
+        require(self.max_grad_norm > 0, f"max_grad_norm must be positive, got {self.max_grad_norm}")
         require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
         require(math.isfinite(self.log_std), f"log_std must be finite, got {self.log_std}")
 

@@ -43,9 +43,10 @@ class ReinforceConfig:
 
     def __post_init__(self):
         require(0 <= self.gamma <= 1, f"gamma must lie in [0, 1], got {self.gamma}")
-        for name in ("lr", "value_lr", "max_grad_norm"):
+        for name in ("lr", "value_lr"):
             require(0 < getattr(self, name) < math.inf, f"{name} must be positive, got {getattr(self, name)}")
         require(self.value_steps >= 1, f"value_steps must be at least 1, got {self.value_steps}")
+        require(self.max_grad_norm > 0, f"max_grad_norm must be positive, got {self.max_grad_norm}")
         require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
         require(math.isfinite(self.log_std), f"log_std must be finite, got {self.log_std}")
 

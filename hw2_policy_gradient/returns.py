@@ -79,7 +79,8 @@ def gae(
 ) -> Tensor:
     """A_t = delta_t + gamma lam A_{t+1},  delta_t = r_t + gamma V(s_{t+1}) - V(s_t)
 
-    (Schulman et al. 2016, eq. 16). lam = 0 is the temporal difference, lam = 1 the reward-to-go less V. next_value as in n_step_return.
+    (Schulman et al. 2016, eq. 16). lam = 0 is the temporal difference, lam = 1 the reward-to-go less V.
+    next_value as in n_step_return.
     """
     _check(gamma=gamma, lam=lam, reward=reward, value=value, next_value=next_value)
     _check(reward=reward, terminated=terminated, ended=ended)

@@ -37,7 +37,7 @@ PRESETS = {
         RunConfig(
             preset="ppo-cartpole",
             env_id="CartPole-v1",
-            algo=PPOConfig(gamma=0.98, lam=0.8, lr=1e-3, batch_size=256, epochs=4),
+            algo=PPOConfig(gamma=0.98, lam=0.9, lr=1e-3, batch_size=256, recompute_advantage=False),
             train=TrainConfig(num_envs=32, rollout_steps=32),
         ),
         RunConfig(

@@ -11,7 +11,7 @@ class ConstantReward(gym.Env):
     V = 1 / (1 - gamma). Who takes the limit for a termination learns at most (1 - gamma^8) / (1 - gamma).
     """
 
-    observation_space = gym.spaces.Box(1, 1, (1,), np.float32)
+    observation_space = gym.spaces.Box(0, 1, (1,), np.float32)
     action_space = gym.spaces.Discrete(2)
 
     def reset(self, *, seed=None, options=None):

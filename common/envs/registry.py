@@ -44,7 +44,7 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
         if "mujoco" in str(gym.spec(env_id).entry_point):
             mujoco = importlib.import_module("mujoco")
             mujoco.set_mju_user_warning(lambda message: None)  # else MUJOCO_LOG.TXT lands where we stand
-        env = gym.make(env_id, render_mode=render_mode)
+        env = gym.make(env_id, **({"render_mode": render_mode} if render_mode else {}))
     except (gym.error.Error, ImportError) as error:
         close = difflib.get_close_matches(env_id, gym.registry, n=1)
         hint = f"; did you mean {close[0]}?" if close and close[0] != env_id else f": {error}"
@@ -52,7 +52,7 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
     box = env.action_space
     if isinstance(box, Box) and not (np.all(box.low == -1) and np.all(box.high == 1)):
         bounded = np.isfinite(box.low).all() and np.isfinite(box.high).all()
-        require(bounded, f"{env_id} has actions without limits: {box}; expected finite limits")
+        require(bounded, f"env_id must have actions with finite limits, got {box}")
         env = gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
     return env
 
@@ -69,14 +69,14 @@ def spec(envs: VectorEnv) -> EnvSpec:
     obs, action = envs.single_observation_space, envs.single_action_space
     require(
         isinstance(obs, Box) and len(obs.shape) == 1,
-        f"the environment's observations must be one vector of numbers, got {obs}",
+        f"env_id must have one vector of numbers as observation, got {obs}",
     )
     if isinstance(action, Discrete):
-        require(action.start == 0, f"the environment's actions must count from 0, got {action}")
+        require(action.start == 0, f"env_id must have actions that count from 0, got {action}")
         return EnvSpec(envs.num_envs, obs.shape[0], int(action.n), True)
     require(
         isinstance(action, Box) and len(action.shape) == 1,
-        f"the environment's actions must be discrete or one vector of numbers, got {action}",
+        f"env_id must have discrete actions or one vector of numbers, got {action}",
     )
     return EnvSpec(envs.num_envs, obs.shape[0], action.shape[0], False)
 

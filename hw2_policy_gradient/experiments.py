@@ -1,0 +1,42 @@
+"""python -m hw2_policy_gradient.experiments [NAME...] --seeds 0 1 2: every curve of this homework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.sweep import Experiment, main
+from hw2_policy_gradient.run import HOMEWORK, PRESETS
+
+FIVE, TEN = tuple(range(5)), tuple(range(10))
+EXPERIMENTS = {
+    "cartpole": Experiment(
+        {
+            "ppo": ("ppo-cartpole",),
+            "actor-critic": ("actor-critic-cartpole",),
+            "reinforce": ("reinforce-cartpole",),
+        },
+        TEN,
+    ),
+    # One step of the lecture at a time: nothing, causality, the average as baseline, V as baseline.
+    "baselines": Experiment(
+        {
+            "total return": (
+                "reinforce-cartpole",
+                "--algo.weight",
+                "total-return",
+                "--algo.baseline",
+                "none",
+            ),
+            "reward-to-go": ("reinforce-cartpole", "--algo.baseline", "none"),
+            "average baseline": ("reinforce-cartpole", "--algo.baseline", "average"),
+            "learned baseline": ("reinforce-cartpole",),
+        },
+        FIVE,
+    ),
+    "invertedpendulum": Experiment({"actor-critic": ("actor-critic-invertedpendulum",)}, FIVE),
+    "lunarlander": Experiment({"ppo": ("ppo-lunarlander",)}),
+    "halfcheetah": Experiment({"ppo": ("ppo-halfcheetah",)}),
+}
+
+if __name__ == "__main__":
+    main(HOMEWORK, PRESETS, EXPERIMENTS, Path(__file__).parent / "results")

@@ -1,0 +1,116 @@
+"""2N steps = N, kill -9, resume, N: bit for bit."""
+
+import random
+import signal
+import subprocess
+import time
+
+import pytest
+
+from hw2_policy_gradient.run import PRESETS
+from tests.helpers import ROOT, command, kill_after_checkpoint, rows, run, run_directory
+
+PENDULUM = ["--env-id", "InvertedPendulum-v5", "--train.total-steps", 24576, "--train.rollout-steps", 64]
+NORMALISED = [*PENDULUM, "--algo.normalize-obs"]
+RUNS = {
+    "ppo-discrete": ["ppo-cartpole", "--train.total-steps", 40_960],
+    "ppo-continuous": ["ppo-halfcheetah", *PENDULUM, "--train.eval-every", 8192],
+    "reinforce-discrete": ["reinforce-cartpole", "--train.total-steps", 48_000],
+    "reinforce-continuous": ["reinforce-cartpole", *PENDULUM],
+    "actor-critic-discrete": ["actor-critic-cartpole", "--train.total-steps", 49_152],
+    "actor-critic-continuous": ["actor-critic-invertedpendulum", *NORMALISED],
+}
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_killed_and_resumed_run_equals_the_uninterrupted_one(name, tmp_path):
+    """The killed run is also the second run of the same command: up to there both must agree as well."""
+    args = [*RUNS[name], "--train.save-every", 8192, "--seed", 7]
+    whole = run(*args, "--out", tmp_path / "whole")
+    assert whole.returncode == 0, whole.stderr
+    expected = rows(run_directory(tmp_path / "whole"))
+    directory = kill_after_checkpoint(*args, out=tmp_path / "killed")
+    before = rows(directory)
+    assert len(before) < len(expected)
+    assert before == expected[: len(before)]  # determinism
+    resumed = run("--resume", directory)
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows(directory) == expected
+
+
+def test_normalisers_of_the_continuous_runs_are_on():
+    algo = PRESETS["ppo-halfcheetah"].algo
+    assert algo.normalize_obs
+    assert algo.normalize_reward
+
+
+def test_killed_at_twenty_random_moments(tmp_path):
+    """One run, killed over and over: in start-up, in a rollout, in the writing of a checkpoint."""
+    args = ["ppo-cartpole", "--train.total-steps", 100_000, "--train.save-every", 1024, "--algo.epochs", 1]
+    args += ["--train.eval-every", 20_000, "--train.eval-episodes", 2]
+    assert run(*args, "--out", tmp_path / "whole").returncode == 0
+    started = time.perf_counter()
+    assert run("--help").returncode == 0
+    start_up, rng, out = time.perf_counter() - started, random.Random(0), tmp_path / "killed"
+    resume, quiet = [], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT}
+    for _ in range(20):
+        process = subprocess.Popen(command(*(resume or [*args, "--out", out])), **quiet)
+        try:
+            _, errors = process.communicate(timeout=start_up * rng.uniform(0.9, 1.5))
+            assert process.returncode == 0 or b"is finished" in errors, errors
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+        if list(out.rglob("config.json")):
+            resume = ["--resume", run_directory(out)]
+    last = run(*resume)
+    assert last.returncode == 0 or "is finished" in last.stderr, last.stderr
+    assert "damaged" not in last.stderr
+    assert rows(run_directory(out)) == rows(run_directory(tmp_path / "whole"))
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    process = subprocess.Popen(
+        command("ppo-cartpole", "--train.total-steps", 10**7, "--out", tmp_path),
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    while not list(tmp_path.rglob("metrics.jsonl")) or not rows(run_directory(tmp_path)):
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    directory = run_directory(tmp_path)
+    assert f"--resume {directory}" in out, err
+    assert process.returncode == 130
+    assert len(list(tmp_path.rglob("*.pt"))) == 1
+    step = rows(directory)[-1]["step"]
+    assert run("--resume", directory, "--train.total-steps", step + 2048).returncode == 0
+    assert rows(directory)[-1]["step"] == step + 2048
+
+
+def test_killed_before_the_first_checkpoint_starts_over(tmp_path):
+    args = ["ppo-cartpole", "--train.total-steps", 20_480]
+    process = subprocess.Popen(command(*args, "--out", tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL)
+    while not list(tmp_path.rglob("metrics.jsonl")) or len(rows(run_directory(tmp_path))) < 3:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not list(tmp_path.rglob("*.pt"))
+    assert run("--resume", run_directory(tmp_path)).returncode == 0
+    steps = [row["step"] for row in rows(run_directory(tmp_path)) if row["split"] == "train"]
+    assert steps == [1024 * (k + 1) for k in range(20)]
+
+
+def test_resume_of_a_finished_or_damaged_run_is_refused(tmp_path):
+    assert run("ppo-cartpole", "--train.total-steps", 1024, "--out", tmp_path).returncode == 0
+    directory = run_directory(tmp_path)
+    before = (directory / "metrics.jsonl").read_bytes(), (directory / "summary.json").read_bytes()
+    again = run("--resume", directory)
+    assert (again.returncode, again.stdout) == (2, "")
+    assert again.stderr == f"error: {directory} is finished; raise --train.total-steps to go on\n"
+    for path in directory.rglob("*.pt"):
+        path.write_bytes(b"x")
+    damaged = run("--resume", directory)
+    assert damaged.returncode == 2
+    assert "every checkpoint" in damaged.stderr
+    assert "Traceback" not in damaged.stderr
+    assert before == ((directory / "metrics.jsonl").read_bytes(), (directory / "summary.json").read_bytes())
