@@ -31,7 +31,7 @@ class RunOptions:
 
     preset: tyro.conf.Suppress[str]
     env_id: str  # Gymnasium id
-    seed: int = 0
+    seed: int = 0  # all randomness of the run comes from it
     device: str = "cpu"  # cpu, cuda or auto
     threads: int = 1  # torch threads
     out: Path = Path("runs")  # run directories go under it

@@ -1,6 +1,7 @@
 """Action distributions written out: torch.distributions spends more time on checks than on mathematics.
 
-Shapes: [...] any batch, A number of actions, K action size. Each has sample, mode, log_prob, entropy, kl.
+Shapes: [...] any batch, A number of actions, K action size. Each has sample, mode, log_prob, entropy, kl,
+and frozen: a copy without gradient that stays as it is when the network moves on.
 """
 
 from __future__ import annotations
@@ -39,6 +40,9 @@ class Categorical:
         """D_KL(self || other): [...], in nats."""
         return (self.log_p.exp() * (self.log_p - other.log_p)).sum(-1)
 
+    def frozen(self) -> Categorical:
+        return Categorical(self.log_p.detach())
+
 
 class DiagonalGaussian:
     """N(mean, diag(exp(log_std))^2), mean [..., K]; log_std [K] is the same in every state."""
@@ -71,3 +75,6 @@ class DiagonalGaussian:
         variance_ratio = (2 * (self.log_std - other.log_std)).exp()
         z = (self.mean - other.mean) * (-other.log_std).exp()
         return 0.5 * (z.square() + variance_ratio - 1).sum(-1) + (other.log_std - self.log_std).sum()
+
+    def frozen(self) -> DiagonalGaussian:
+        return DiagonalGaussian(self.mean.detach(), self.log_std.detach().clone())

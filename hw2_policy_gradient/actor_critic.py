@@ -26,14 +26,14 @@ from hw2_policy_gradient.returns import gae
 
 @dataclass(frozen=True)
 class ActorCriticConfig:
-    gamma: float = 0.99
-    lam: float = 0.97
-    lr: float = 5e-3
+    gamma: float = 0.99  # discount
+    lam: float = 0.97  # GAE's lambda
+    lr: float = 5e-3  # learning rate of Adam
     lr_decay: bool = True  # linearly to zero over the run
-    value_lr: float = 5e-3
+    value_lr: float = 5e-3  # learning rate of V
     value_steps: int = 20  # gradient steps of the critic per batch
-    entropy_weight: float = 0.0
-    max_grad_norm: float = 0.5
+    entropy_weight: float = 0.0  # of the entropy bonus in the loss
+    max_grad_norm: float = 0.5  # longer gradients are cut to it
     hidden: tuple[int, ...] = (64, 64)  # units per layer
     log_std: float = 0.0  # initial log standard deviation of continuous actions
     normalize_obs: bool = False  # by running mean and deviation

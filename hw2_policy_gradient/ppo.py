@@ -26,17 +26,17 @@ from hw2_policy_gradient.returns import gae
 
 @dataclass(frozen=True)
 class PPOConfig:
-    gamma: float = 0.99
-    lam: float = 0.95
-    lr: float = 3e-4
+    gamma: float = 0.99  # discount
+    lam: float = 0.95  # GAE's lambda
+    lr: float = 3e-4  # learning rate of Adam
     lr_decay: bool = True  # linearly to zero over the run
-    clip: float = 0.2  # eps
+    clip: float = 0.2  # eps, how far a ratio may leave 1
     clip_decay: bool = False  # linearly to zero over the run
     epochs: int = 10  # passes over each rollout
     batch_size: int = 64  # transitions per gradient step
-    value_weight: float = 0.5
-    entropy_weight: float = 0.0
-    max_grad_norm: float = 0.5
+    value_weight: float = 0.5  # of the squared error of V in the loss
+    entropy_weight: float = 0.0  # of the entropy bonus in the loss
+    max_grad_norm: float = 0.5  # longer gradients are cut to it
     target_kl: float | None = None  # nats; an epoch that ends beyond it is the last of its rollout
     recompute_advantage: bool = True  # before every epoch, with V as it has become
     hidden: tuple[int, ...] = (64, 64)  # units per layer
@@ -98,12 +98,8 @@ class PPO:
         obs, next_obs = self.policy.normalize(rollout.obs), self.policy.normalize(rollout.next_obs)
         if c.normalize_reward:
             rollout = rollout._replace(reward=self.scale_reward(rollout.reward, rollout.ended))
-        with torch.no_grad():
-            pi_old = self.policy(obs)  # the network has not moved since it acted
-            log_prob_old = pi_old.log_prob(rollout.action)  # [T, N]
-            log_std = self.policy.log_std
-            if log_std is not None:
-                pi_old.log_std = log_std.detach().clone()
+        pi_old = self.policy(obs).frozen()  # the network has not moved since it acted
+        log_prob_old = pi_old.log_prob(rollout.action)  # [T, N]
         losses = []  # [3] each, left on the device and read once
         for epoch in range(c.epochs):
             if epoch == 0 or c.recompute_advantage:

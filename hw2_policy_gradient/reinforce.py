@@ -29,15 +29,15 @@ from hw2_policy_gradient.returns import reward_to_go, total_return
 
 @dataclass(frozen=True)
 class ReinforceConfig:
-    gamma: float = 0.99
-    weight: Literal["total-return", "reward-to-go"] = "reward-to-go"
-    baseline: Literal["none", "average", "learned"] = "learned"
+    gamma: float = 0.99  # discount
+    weight: Literal["total-return", "reward-to-go"] = "reward-to-go"  # of grad log pi(a_t|s_t)
+    baseline: Literal["none", "average", "learned"] = "learned"  # subtracted from the weight
     normalize: bool = True  # divide the weights by their deviation in the batch
-    lr: float = 1e-2
+    lr: float = 1e-2  # learning rate of Adam
     lr_decay: bool = True  # linearly to zero over the run
-    value_lr: float = 1e-2
+    value_lr: float = 1e-2  # learning rate of V
     value_steps: int = 20  # gradient steps of V per batch
-    max_grad_norm: float = 0.5
+    max_grad_norm: float = 0.5  # longer gradients are cut to it
     hidden: tuple[int, ...] = (64, 64)  # units per layer
     log_std: float = 0.0  # initial log standard deviation of continuous actions
 

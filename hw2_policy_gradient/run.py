@@ -27,8 +27,8 @@ AGENTS = {ReinforceConfig: Reinforce, ActorCriticConfig: ActorCritic, PPOConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: ReinforceConfig | ActorCriticConfig | PPOConfig
-    train: TrainConfig = field(default_factory=TrainConfig)
+    algo: ReinforceConfig | ActorCriticConfig | PPOConfig  # settings of the algorithm
+    train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
 PRESETS = {
@@ -37,7 +37,7 @@ PRESETS = {
         RunConfig(
             preset="ppo-cartpole",
             env_id="CartPole-v1",
-            algo=PPOConfig(gamma=0.98, lam=0.9, lr=1e-3, batch_size=256, recompute_advantage=False),
+            algo=PPOConfig(lam=0.9, lr=1e-3, batch_size=256, recompute_advantage=False),
             train=TrainConfig(num_envs=32, rollout_steps=32),
         ),
         RunConfig(
@@ -56,7 +56,7 @@ PRESETS = {
             preset="actor-critic-invertedpendulum",
             env_id="InvertedPendulum-v5",
             algo=ActorCriticConfig(),
-            train=TrainConfig(num_envs=8, rollout_steps=64),
+            train=TrainConfig(num_envs=8, rollout_steps=64, eval_every=10_000, eval_episodes=10),
         ),
         RunConfig(
             preset="ppo-lunarlander",
@@ -69,8 +69,21 @@ PRESETS = {
         RunConfig(
             preset="ppo-halfcheetah",
             env_id="HalfCheetah-v5",
-            algo=PPOConfig(value_weight=0.25, log_std=-0.5, normalize_obs=True, normalize_reward=True),
-            train=TrainConfig(total_steps=1_000_000, eval_every=50_000, eval_episodes=10, save_every=100_000),
+            algo=PPOConfig(
+                gamma=0.98,
+                lam=0.92,
+                value_weight=0.25,
+                log_std=-1.0,
+                normalize_obs=True,
+                normalize_reward=True,
+            ),
+            train=TrainConfig(
+                total_steps=1_000_000,
+                rollout_steps=128,
+                eval_every=50_000,
+                eval_episodes=10,
+                save_every=100_000,
+            ),
         ),
     )
 }

@@ -17,10 +17,10 @@ from common.types import Agent, require
 @dataclass(frozen=True)
 class TrainConfig:
     total_steps: int = 100_000  # environment steps, rounded up to whole rollouts
-    num_envs: int = 8  # N
+    num_envs: int = 8  # N, environments side by side
     rollout_steps: int = 256  # T, steps of each environment per update
-    eval_every: int = 5_000  # environment steps
-    eval_episodes: int = 20
+    eval_every: int = 5_000  # environment steps between evaluations
+    eval_episodes: int = 20  # whole episodes per evaluation
     save_every: int = 50_000  # environment steps between checkpoints; episodes start anew there
 
     def __post_init__(self):

@@ -2,6 +2,8 @@
 
 import dataclasses
 import importlib
+import inspect
+import re
 import types
 from typing import Literal, get_args, get_origin, get_type_hints
 
@@ -58,6 +60,16 @@ def test_a_wrong_type_would_be_found():
     assert [text.split()[0].split(".")[1] for text in mistyped(Wrong())] == [
         "steps", "rate", "flag", "sizes", "kind", "maybe",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("run", "preset"), PRESETS)
+def test_every_setting_is_explained_in_the_help(run, preset):
+    """tyro takes the comment behind a field for its help."""
+    for config in (preset, preset.algo, preset.train):
+        source = inspect.getsource(type(config))
+        for name in type(config).__annotations__:
+            (line,) = re.findall(rf"^    {name}: .*$", source, re.MULTILINE)
+            assert "  # " in line or "Suppress" in line, f"{type(config).__name__}.{name} has no comment"
 
 
 @pytest.mark.parametrize(("run", "preset"), PRESETS)

@@ -60,3 +60,15 @@ def test_large_logits_stay_finite():
     p = Categorical(torch.tensor([[1e4, 0.0]]))
     assert p.log_prob(torch.tensor([0])).item() == 0.0
     assert torch.isfinite(p.entropy()).all()
+
+
+def test_frozen_stays_when_the_parameters_move():
+    logits = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    mean, log_std = torch.zeros(1, 2, requires_grad=True), torch.nn.Parameter(torch.zeros(2))
+    frozen = [Categorical(logits).frozen(), DiagonalGaussian(mean, log_std).frozen()]
+    with torch.no_grad():
+        log_std += 1
+    torch.testing.assert_close(frozen[0].log_p, torch.tensor([[0.0, 1.0]]).log_softmax(-1))
+    assert frozen[1].log_std.tolist() == [0, 0]
+    assert not frozen[0].log_p.requires_grad
+    assert not frozen[1].mean.requires_grad
