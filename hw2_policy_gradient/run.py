@@ -61,7 +61,7 @@ PRESETS = {
         RunConfig(
             preset="ppo-lunarlander",
             env_id="LunarLander-v3",
-            algo=PPOConfig(gamma=0.999, lam=0.98, epochs=4, entropy_weight=0.01),
+            algo=PPOConfig(gamma=0.999, lam=0.98, epochs=4, entropy_weight=0.01, normalize_reward=True),
             train=TrainConfig(
                 total_steps=1_000_000, num_envs=16, rollout_steps=1024, eval_every=50_000, save_every=100_000
             ),
