@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
-from common.types import UsageError
+from common.types import UsageError, require
 
 
 def setup(device: str, threads: int) -> torch.device:
@@ -14,6 +16,8 @@ def setup(device: str, threads: int) -> torch.device:
     than it saves, and two runs beside each other would fight over the cores. TF32 is left off, so that
     a GPU computes what a CPU computes, to rounding.
     """
+    cores = os.cpu_count() or 1
+    require(threads <= cores, f"threads must be at most {cores}, this machine's cores, got {threads}")
     torch.set_num_threads(threads)
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -21,7 +21,7 @@ from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require
 from hw2_policy_gradient.policies import Policy
-from hw2_policy_gradient.returns import gae
+from hw2_policy_gradient.returns import explained_variance, gae
 
 
 @dataclass(frozen=True)
@@ -110,5 +110,5 @@ class ActorCritic:
             value = self.value(obs).squeeze(-1)
             loss = F.mse_loss(value, target)
             gradient_step(loss, self.value_optimizer, [*self.value.parameters()], math.inf)
-        explained = 1 - (target - value).var() / target.var().clamp(min=1e-8)
-        return {"loss/value": loss.item(), "value/explained_variance": explained.item()}
+        explained = explained_variance(value.detach(), target).item()
+        return {"loss/value": loss.item(), "value/explained_variance": explained}

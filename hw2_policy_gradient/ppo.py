@@ -21,7 +21,7 @@ from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require
 from hw2_policy_gradient.policies import Policy
-from hw2_policy_gradient.returns import gae
+from hw2_policy_gradient.returns import explained_variance, gae
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ class PPO:
             "policy/entropy": pi.entropy().mean().item(),
             "policy/kl": kl,
             "policy/clip_fraction": ((ratio - 1).abs() > c.clip).float().mean().item(),
-            "value/explained_variance": (1 - advantage.var() / target.var().clamp(min=1e-8)).item(),
+            "value/explained_variance": explained_variance(target - advantage, target).item(),
         }
 
     @torch.no_grad()

@@ -88,6 +88,11 @@ def gae(
     return backward_scan(delta, gamma * lam * ended.logical_not().to(delta))
 
 
+def explained_variance(value: Tensor, target: Tensor) -> Tensor:
+    """1 - Var(target - value) / Var(target): 1 for a perfect critic, 0 for a constant. [T, N], [T, N] -> []."""
+    return 1 - (target - value).var(correction=0) / target.var(correction=0).clamp(min=1e-8)
+
+
 def _last_of_segment(ended: Tensor) -> Tensor:
     last = ended.bool().clone()
     last[-1] = True

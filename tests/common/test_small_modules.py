@@ -14,11 +14,15 @@ from common.types import UsageError
 
 def test_device_sets_the_threads():
     before = torch.get_num_threads()
-    device.setup("cpu", 2)
-    assert torch.get_num_threads() == 2
+    torch.set_num_threads(2)
     device.setup("cpu", 1)
     assert torch.get_num_threads() == 1
     torch.set_num_threads(before)
+
+
+def test_more_threads_than_cores_are_refused():
+    with pytest.raises(UsageError, match="threads must be at most"):
+        device.setup("cpu", 10**6)
 
 
 @pytest.mark.parametrize("name", ["cuda:99", "gpu", ""])

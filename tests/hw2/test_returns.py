@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from hw2_policy_gradient.returns import discounted_return, gae, n_step_return, reward_to_go, total_return
+from hw2_policy_gradient.returns import (
+    discounted_return,
+    explained_variance,
+    gae,
+    n_step_return,
+    reward_to_go,
+    total_return,
+)
 
 T, N = 7, 3
 F64 = {"dtype": torch.float64}
@@ -178,3 +185,11 @@ def test_zero_steps_are_refused():
     reward, _, next_value, terminated, ended = segments()
     with pytest.raises(ValueError, match="n must be at least 1"):
         n_step_return(reward, next_value, terminated, ended, 0.9, 0)
+
+
+def test_explained_variance_of_a_perfect_a_constant_and_a_lonely_critic():
+    target = column(1, 2, 6)
+    assert explained_variance(target, target) == 1
+    assert explained_variance(column(3, 3, 3), target) == pytest.approx(0)
+    assert explained_variance(-target, target) == pytest.approx(-3)
+    assert torch.isfinite(explained_variance(column(0), column(1)))  # a rollout of one step
