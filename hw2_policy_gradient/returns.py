@@ -89,7 +89,7 @@ def gae(
 
 
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
-    """1 - Var(target - value) / Var(target): 1 for a perfect critic, 0 for a constant. [T, N], [T, N] -> []."""
+    """1 - Var(target - value) / Var(target): 1 for a perfect critic, 0 for a constant. [T, N] each."""
     return 1 - (target - value).var(correction=0) / target.var(correction=0).clamp(min=1e-8)
 
 

@@ -5,6 +5,7 @@ import torch
 
 from common.types import EnvSpec, Rollout, UsageError
 from hw2_policy_gradient.ppo import PPO, PPOConfig, clipped_surrogate, standardize
+from hw2_policy_gradient.returns import gae
 from tests.helpers import CPU, random_rollout
 
 SPEC = EnvSpec(num_envs=4, obs_dim=3, action_dim=2, discrete=True)
@@ -94,6 +95,16 @@ def test_advantages_are_recomputed_before_every_epoch_if_asked(recompute):
     assert len(seen) == (3 if recompute else 1)
     if recompute:
         assert not torch.equal(seen[0][0], seen[1][0])
+
+
+def test_advantage_is_gae_of_its_critic_and_the_target_adds_the_value():
+    learner, rollout = agent(gamma=0.9, lam=0.8), random_rollout(SPEC, 20)
+    advantage, target = learner.advantage(rollout, rollout.obs, rollout.next_obs)
+    with torch.no_grad():
+        value, after = (learner.value(x).squeeze(-1) for x in (rollout.obs, rollout.next_obs))
+    expected = gae(rollout.reward, value, after, rollout.terminated, rollout.ended, 0.9, 0.8)
+    torch.testing.assert_close(advantage, expected)
+    torch.testing.assert_close(target - advantage, value)
 
 
 def test_target_kl_ends_the_epochs_early():
