@@ -37,6 +37,14 @@ def state_of(agent: object) -> dict:
     return state
 
 
+def require_finite(agent: object, step: int) -> None:
+    """FloatingPointError if a parameter of a network of the agent is not: never act with it or save it."""
+    for name, value in vars(agent).items():
+        for parameter in value.parameters() if isinstance(value, torch.nn.Module) else ():
+            if not torch.isfinite(parameter).all():
+                raise FloatingPointError(f"not finite after step {step}: the parameters of {name}")
+
+
 def restore(agent: object, state: dict) -> None:
     """Put `state_of(agent)` back into an agent built with the same settings."""
     for name, value in state.items():

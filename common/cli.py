@@ -39,7 +39,7 @@ class RunOptions:
     video: bool = False  # film the trained policy
 
     def __post_init__(self):
-        require(self.seed >= 0, f"seed must be at least 0, got {self.seed}")
+        require(0 <= self.seed < 2**63, f"seed must lie in [0, 2^63), got {self.seed}")
         require(self.threads >= 1, f"threads must be at least 1, got {self.threads}")
 
 

@@ -27,10 +27,12 @@ class RunLogger:
     def __init__(self, directory: Path, total: int, step: int = 0, wall_s: float = 0.0):
         """Go on from `step` of `total`, `wall_s` seconds in: later rows of a killed run are dropped, as they
         will come again."""
-        self.directory, self.last_eval = directory, {}
+        self.directory = directory
         path = directory / "metrics.jsonl"
         kept = [row for row in read_rows(path) if row["step"] <= step] if step else []
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
+        evals = [row for row in kept if row["split"] == "eval"]
+        self.last_eval = {key: evals[-1][key] for key in EVAL_KEYS} if evals else {}
         self._file = path.open("a", buffering=1)  # by the line: a crash loses none
         self._tensorboard = SummaryWriter(str(directory), purge_step=step + 1 if step else None)
         self._start = time.perf_counter() - wall_s

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from gymnasium.vector import AutoresetMode
 
-from common.envs.registry import step_envs
+from common.envs.registry import require_finite, step_envs
 from common.types import Metrics, Rollout
 
 
@@ -42,6 +42,7 @@ class Collector:
             if ended.any():
                 next_obs = self.obs.copy()
                 next_obs[ended] = np.stack(list(info["final_obs"][ended]))
+                require_finite("observation", next_obs)
                 finished += self._return[ended].tolist()
                 self._return[ended] = 0.0
             rows.append((obs, action, reward, next_obs, terminated, truncated))

@@ -116,6 +116,7 @@ class PPO:
                 break
         if c.normalize_obs:  # only now: within an iteration behaviour and update see the same inputs
             self.policy.normalize.update(rollout.obs)
+        clip = self.clip(self.updates)
         self.updates += 1
         loss_policy, loss_value, norm = torch.stack(losses).mean(0).tolist()
         ratio = (pi.log_prob(rollout.action) - log_prob_old).exp()
@@ -125,7 +126,7 @@ class PPO:
             "grad/norm": norm,
             "policy/entropy": pi.entropy().mean().item(),
             "policy/kl": kl,
-            "policy/clip_fraction": ((ratio - 1).abs() > c.clip).float().mean().item(),
+            "policy/clip_fraction": ((ratio - 1).abs() > clip).float().mean().item(),
             "value/explained_variance": explained_variance(target - advantage, target).item(),
         }
 

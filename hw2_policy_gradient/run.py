@@ -101,7 +101,11 @@ def run(config: RunConfig) -> str:
         start = saved
         checkpoint.restore(agent, start["agent"])
         left = config.train.total_steps - start["step"]
-        require(left > 0, f"{config.resume} is finished; raise --train.total-steps to go on")
+        finished = (config.resume / "summary.json").exists()  # or it was killed after its last checkpoint
+        require(left > 0 or not finished, f"{config.resume} is finished; raise --train.total-steps to go on")
+    elif config.resume:
+        begun = not (config.resume / "summary.json").exists()
+        require(begun, f"{config.resume} has lost its checkpoints; start the run anew")
     directory = cli.run_directory(config, HOMEWORK)
     logger = RunLogger(directory, config.train.total_steps, start["step"], start["wall_s"])
     status = "failed"

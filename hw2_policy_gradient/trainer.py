@@ -60,6 +60,7 @@ def train(
             step += size
             speed = {"speed/steps_per_s": size / (logger.wall_s - started)}
             logger.write("train", step, losses | episodes | speed)
+            checkpoint.require_finite(agent, step)
             if _passes(step - size, size, config.eval_every) or step == end:
                 logger.write("eval", step, evaluate(agent.act, eval_envs, child_seed(seed, "eval", step)))
             if save:

@@ -86,7 +86,12 @@ def step_envs(envs: VectorEnv, action: np.ndarray) -> tuple[np.ndarray, ...]:
     if isinstance(envs.single_action_space, Box):
         action = np.clip(action, -1, 1)
     obs, reward, terminated, truncated, info = envs.step(action)
-    for name, value in (("reward", reward), ("observation", obs)):
-        if not np.isfinite(value).all():
-            raise FloatingPointError(f"the environment returned a {name} that is not finite")
+    require_finite("reward", reward)
+    require_finite("observation", obs)
     return obs, reward, terminated, truncated, info
+
+
+def require_finite(name: str, value: np.ndarray) -> None:
+    """FloatingPointError if the environment gave something else."""
+    if not np.isfinite(value).all():
+        raise FloatingPointError(f"the environment returned a {name} that is not finite")

@@ -86,6 +86,13 @@ def test_nan_from_the_environment_stops_the_rollout(bad):
         collector.collect(zeros, 3)
 
 
+def test_nan_in_the_last_observation_of_an_episode_stops_the_rollout():
+    collector = Collector(vector(Counter, nan_obs_at=3), CPU)
+    collector.reset(seed=0, step=0)
+    with pytest.raises(FloatingPointError, match="observation that is not finite"):
+        collector.collect(zeros, 3)
+
+
 def test_terminal_value_is_that_of_the_environment_itself():
     """Against a plain loop over one environment, the way the tutorials write it."""
     collector = Collector(make_envs("Acrobot-v1", 1), CPU)

@@ -107,6 +107,12 @@ def test_resume_of_a_finished_or_damaged_run_is_refused(tmp_path):
     again = run("--resume", directory)
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == f"error: {directory} is finished; raise --train.total-steps to go on\n"
+    (directory / "summary.json").rename(directory / "kept")  # killed just before the summary
+    late = run("--resume", directory)
+    assert late.returncode == 0, late.stderr
+    assert late.stdout.splitlines()[-1].startswith("final return")
+    assert (directory / "metrics.jsonl").read_bytes() == before[0]
+    (directory / "kept").replace(directory / "summary.json")
     for path in directory.rglob("*.pt"):
         path.write_bytes(b"x")
     damaged = run("--resume", directory)

@@ -130,6 +130,15 @@ def test_a_learning_rate_that_blows_up_is_one_sentence(tmp_path, monkeypatch, ca
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("preset", ["reinforce-cartpole", "actor-critic-cartpole", "ppo-cartpole"])
+def test_parameters_that_blow_up_are_never_saved(preset, tmp_path, monkeypatch, capsys):
+    """Also where the loss was finite and only the step was not."""
+    options = ["--train.total-steps", 64, "--train.num-envs", 2, "--train.rollout-steps", 32]
+    assert main(monkeypatch, preset, "--algo.lr", "1e300", *options, "--out", tmp_path) == 2
+    assert "not finite" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.pt"))
+
+
 def test_full_disk_while_training(tmp_path, monkeypatch, capsys):
     def full(*args, **options):
         raise OSError(28, "No space left on device")
