@@ -22,7 +22,9 @@ def test_every_cell_runs(path, inside, monkeypatch):
     """IPython.display is stood in for: Jupyter itself is no requirement."""
     monkeypatch.chdir(path.parent if inside else ROOT)
     display = types.SimpleNamespace(Markdown=str)
-    monkeypatch.setitem(sys.modules, "IPython", types.SimpleNamespace(display=display))
+    # matplotlib asks an imported IPython for its version and its shell
+    stand_in = types.SimpleNamespace(display=display, version_info=(9, 0), get_ipython=lambda: None)
+    monkeypatch.setitem(sys.modules, "IPython", stand_in)
     monkeypatch.setitem(sys.modules, "IPython.display", display)
     namespace = {}
     for source in cells(path):
