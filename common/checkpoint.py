@@ -32,9 +32,17 @@ def state_of(agent: object) -> dict:
             state[name] = value.get_state()
         elif isinstance(value, bool | int | float | torch.Tensor):
             state[name] = value
-        elif not (dataclasses.is_dataclass(value) or isinstance(value, tuple | torch.device)):
+        elif not _is_setting(value):
             raise TypeError(f"{type(agent).__name__}.{name}: a {type(value).__name__} cannot be saved")
     return state
+
+
+def _is_setting(value: object) -> bool:
+    """Does it never change? Parameters change, but their module or optimiser is saved."""
+    if isinstance(value, tuple):
+        return all(_is_setting(item) for item in value)
+    frozen = dataclasses.is_dataclass(value) and value.__dataclass_params__.frozen
+    return frozen or isinstance(value, torch.device | torch.nn.Parameter | int | float | str)
 
 
 def require_finite(agent: object, step: int) -> None:

@@ -29,9 +29,9 @@ class Collector:
         self._return = np.zeros(self.envs.num_envs)  # of the running episodes, undiscounted
 
     def collect(
-        self, explore: Callable[[np.ndarray, int], np.ndarray], length: int, cut: bool = False
+        self, explore: Callable[[np.ndarray, int], np.ndarray], length: int
     ) -> tuple[Rollout, Metrics]:
-        """T = `length` steps. `cut` says that `reset` follows: the last row is then a truncation."""
+        """T = `length` steps, and the mean return of the episodes that ended in them."""
         rows, finished = [], []
         for _ in range(length):
             obs, action = self.obs, explore(self.obs, self.step)
@@ -46,8 +46,6 @@ class Collector:
                 finished += self._return[ended].tolist()
                 self._return[ended] = 0.0
             rows.append((obs, action, reward, next_obs, terminated, truncated))
-        if cut:
-            rows[-1] = (*rows[-1][:5], ~rows[-1][4])
         rollout = Rollout(*(self._tensor(np.stack(column)) for column in zip(*rows, strict=True)))
         return rollout, {"rollout/return_mean": float(np.mean(finished))} if finished else {}
 

@@ -3,6 +3,7 @@ size."""
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -19,6 +20,28 @@ def require(ok: bool, sentence: str) -> None:
     """Raise UsageError(sentence) unless `ok`. The sentence names the argument and what was expected."""
     if not ok:
         raise UsageError(sentence)
+
+
+def require_unit(config: object, *names: str) -> None:
+    """The settings `names` of `config` must lie in [0, 1]."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 <= value <= 1, f"{name} must lie in [0, 1], got {value}")
+
+
+def require_positive(config: object, *names: str) -> None:
+    """The settings `names` of `config` must be positive and finite."""
+    for name in names:
+        value = getattr(config, name)
+        require(0 < value < math.inf, f"{name} must be positive, got {value}")
+
+
+def require_at_least(config: object, low: int, *names: str) -> None:
+    """The settings `names` of `config` must be at least `low` and below 2^31, which no real one reaches."""
+    for name in names:
+        value = getattr(config, name)
+        require(value >= low, f"{name} must be at least {low}, got {value}")
+        require(value < 2**31, f"{name} must be below 2^31, got {value}")
 
 
 class EnvSpec(NamedTuple):
@@ -44,6 +67,12 @@ class Rollout(NamedTuple):
     def ended(self) -> Tensor:
         """[T, N] bool: the next row of this environment belongs to another episode."""
         return self.terminated | self.truncated
+
+    def cut(self) -> Rollout:
+        """The same with its last row as a truncation, where it did not terminate: new episodes follow."""
+        truncated = self.truncated.clone()
+        truncated[-1] = self.terminated[-1].logical_not()
+        return self._replace(truncated=truncated)
 
 
 class Agent(Protocol):

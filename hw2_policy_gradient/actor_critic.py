@@ -19,9 +19,9 @@ from common.networks import mlp
 from common.optim import gradient_step
 from common.schedules import Linear
 from common.seeding import generator
-from common.types import EnvSpec, Metrics, Rollout, require
-from hw2_policy_gradient.policies import Policy
-from hw2_policy_gradient.returns import explained_variance, gae
+from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
+from hw2_policy_gradient.policies import Policy, require_network
+from hw2_policy_gradient.returns import critic_advantage, explained_variance, standardize
 
 
 @dataclass(frozen=True)
@@ -39,16 +39,12 @@ class ActorCriticConfig:
     normalize_obs: bool = False  # by running mean and deviation
 
     def __post_init__(self):
-        for name in ("gamma", "lam"):
-            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("lr", "value_lr"):
-            require(0 < getattr(self, name) < math.inf, f"{name} must be positive, got {getattr(self, name)}")
-        require(self.value_steps >= 1, f"value_steps must be at least 1, got {self.value_steps}")
-        ok = 0 <= self.entropy_weight < math.inf
-        require(ok, f"entropy_weight must be at least 0, got {self.entropy_weight}")
+        require_unit(self, "gamma", "lam")
+        require_positive(self, "lr", "value_lr")
+        require_at_least(self, 1, "value_steps")
+        require_at_least(self, 0, "entropy_weight")
         require(self.max_grad_norm > 0, f"max_grad_norm must be positive, got {self.max_grad_norm}")
-        require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
-        require(math.isfinite(self.log_std), f"log_std must be finite, got {self.log_std}")
+        require_network(self.hidden, self.log_std)
 
 
 class ActorCritic:
@@ -72,30 +68,22 @@ class ActorCritic:
         return self.policy.act(obs, self.generator)
 
     def update(self, rollout: Rollout) -> Metrics:
+        c = self.config
         self.optimizer.param_groups[0]["lr"] = self.lr(self.updates)
         obs, next_obs = self.policy.normalize(rollout.obs), self.policy.normalize(rollout.next_obs)
-        advantage, target = self.advantage(rollout, obs, next_obs)
+        advantage, target = critic_advantage(self.value, rollout, obs, next_obs, c.gamma, c.lam)
         metrics = self.actor_step(obs, rollout.action, advantage) | self.critic_step(obs, target)
-        if self.config.normalize_obs:  # only now: this batch was drawn with the old statistics
+        if c.normalize_obs:  # only now: this batch was drawn with the old statistics
             self.policy.normalize.update(rollout.obs)
         self.updates += 1
         return metrics
 
-    @torch.no_grad()
-    def advantage(self, rollout: Rollout, obs: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """GAE and the critic's targets, [T, N] each."""
-        value, next_value = self.value(obs).squeeze(-1), self.value(next_obs).squeeze(-1)
-        ends = (rollout.terminated, rollout.ended)
-        advantage = gae(rollout.reward, value, next_value, *ends, self.config.gamma, self.config.lam)
-        return advantage, advantage + value
-
     def actor_step(self, obs: Tensor, action: Tensor, advantage: Tensor) -> Metrics:
         """One step along the policy gradient, advantages standardised over the batch."""
         c = self.config
-        std, mean = torch.std_mean(advantage, correction=0)
         pi = self.policy(obs)
         entropy = pi.entropy().mean()
-        loss_policy = -(pi.log_prob(action) * (advantage - mean) / (std + 1e-8)).mean()
+        loss_policy = -(pi.log_prob(action) * standardize(advantage)).mean()
         loss = loss_policy - c.entropy_weight * entropy
         norm = gradient_step(loss, self.optimizer, [*self.policy.parameters()], c.max_grad_norm)
         return {

@@ -6,7 +6,6 @@ A = GAE(gamma, lam), V fitted to A + V.  No gradient flows through A, pi_old or 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,9 +18,9 @@ from common.normalizer import RewardScaler
 from common.optim import gradient_step
 from common.schedules import Linear
 from common.seeding import generator
-from common.types import EnvSpec, Metrics, Rollout, require
-from hw2_policy_gradient.policies import Policy
-from hw2_policy_gradient.returns import explained_variance, gae
+from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
+from hw2_policy_gradient.policies import Policy, require_network
+from hw2_policy_gradient.returns import critic_advantage, explained_variance, standardize
 
 
 @dataclass(frozen=True)
@@ -45,31 +44,20 @@ class PPOConfig:
     normalize_reward: bool = False  # by the deviation of the discounted return
 
     def __post_init__(self):
-        for name in ("gamma", "lam"):
-            require(0 <= getattr(self, name) <= 1, f"{name} must lie in [0, 1], got {getattr(self, name)}")
-        for name in ("lr", "clip"):
-            require(0 < getattr(self, name) < math.inf, f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("value_weight", "entropy_weight"):
-            ok = 0 <= getattr(self, name) < math.inf
-            require(ok, f"{name} must be at least 0, got {getattr(self, name)}")
-        require(self.epochs >= 1, f"epochs must be at least 1, got {self.epochs}")
-        require(self.batch_size >= 2, f"batch_size must be at least 2, got {self.batch_size}")
+        require_unit(self, "gamma", "lam")
+        require_positive(self, "lr", "clip")
+        require_at_least(self, 0, "value_weight", "entropy_weight")
+        require_at_least(self, 1, "epochs")
+        require_at_least(self, 2, "batch_size")
         ok = self.target_kl is None or self.target_kl > 0
         require(ok, f"target_kl must be positive, got {self.target_kl}")
         require(self.max_grad_norm > 0, f"max_grad_norm must be positive, got {self.max_grad_norm}")
-        require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
-        require(math.isfinite(self.log_std), f"log_std must be finite, got {self.log_std}")
+        require_network(self.hidden, self.log_std)
 
 
 def clipped_surrogate(ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
     """min(r A, clip(r) A), to be maximised: [B], [B] -> [B]."""
     return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-
-
-def standardize(advantage: Tensor) -> Tensor:
-    """Mean 0, deviation 1 within the minibatch [B]; a minibatch of one row becomes 0, not NaN."""
-    std, mean = torch.std_mean(advantage, correction=0)
-    return (advantage - mean) / (std + 1e-8)
 
 
 class PPO:
@@ -103,7 +91,7 @@ class PPO:
         losses = []  # [3] each, left on the device and read once
         for epoch in range(c.epochs):
             if epoch == 0 or c.recompute_advantage:
-                advantage, target = self.advantage(rollout, obs, next_obs)
+                advantage, target = critic_advantage(self.value, rollout, obs, next_obs, c.gamma, c.lam)
             order = torch.randperm(advantage.numel(), generator=self.generator, device=obs.device)
             data = (obs, rollout.action, log_prob_old, advantage, target)
             shuffled = (x.flatten(0, 1)[order].split(c.batch_size) for x in data)
@@ -129,14 +117,6 @@ class PPO:
             "policy/clip_fraction": ((ratio - 1).abs() > clip).float().mean().item(),
             "value/explained_variance": explained_variance(target - advantage, target).item(),
         }
-
-    @torch.no_grad()
-    def advantage(self, rollout: Rollout, obs: Tensor, next_obs: Tensor) -> tuple[Tensor, Tensor]:
-        """GAE and the critic's targets, [T, N] each."""
-        value, next_value = self.value(obs).squeeze(-1), self.value(next_obs).squeeze(-1)
-        ends = (rollout.terminated, rollout.ended)
-        advantage = gae(rollout.reward, value, next_value, *ends, self.config.gamma, self.config.lam)
-        return advantage, advantage + value
 
     def step(
         self, obs: Tensor, action: Tensor, log_prob_old: Tensor, advantage: Tensor, target: Tensor

@@ -22,8 +22,8 @@ from common.networks import mlp
 from common.optim import gradient_step
 from common.schedules import Linear
 from common.seeding import generator
-from common.types import EnvSpec, Metrics, Rollout, require
-from hw2_policy_gradient.policies import Policy
+from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
+from hw2_policy_gradient.policies import Policy, require_network
 from hw2_policy_gradient.returns import reward_to_go, total_return
 
 
@@ -42,13 +42,11 @@ class ReinforceConfig:
     log_std: float = 0.0  # initial log standard deviation of continuous actions
 
     def __post_init__(self):
-        require(0 <= self.gamma <= 1, f"gamma must lie in [0, 1], got {self.gamma}")
-        for name in ("lr", "value_lr"):
-            require(0 < getattr(self, name) < math.inf, f"{name} must be positive, got {getattr(self, name)}")
-        require(self.value_steps >= 1, f"value_steps must be at least 1, got {self.value_steps}")
+        require_unit(self, "gamma")
+        require_positive(self, "lr", "value_lr")
+        require_at_least(self, 1, "value_steps")
         require(self.max_grad_norm > 0, f"max_grad_norm must be positive, got {self.max_grad_norm}")
-        require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
-        require(math.isfinite(self.log_std), f"log_std must be finite, got {self.log_std}")
+        require_network(self.hidden, self.log_std)
 
 
 def policy_gradient_loss(log_prob: Tensor, weight: Tensor) -> Tensor:

@@ -8,9 +8,9 @@ of the successor, a time limit keeps it. Masks may be bool or 0/1.
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from common.types import require
+from common.types import Rollout, require
 
 
 def backward_scan(x: Tensor, decay: Tensor) -> Tensor:
@@ -88,6 +88,22 @@ def gae(
     return backward_scan(delta, gamma * lam * ended.logical_not().to(delta))
 
 
+@torch.no_grad()
+def critic_advantage(
+    critic: nn.Module, rollout: Rollout, obs: Tensor, next_obs: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """GAE by the critic, and the critic's targets A + V: [T, N] each. obs, next_obs [T, N, D] normalised."""
+    value, next_value = critic(obs).squeeze(-1), critic(next_obs).squeeze(-1)
+    advantage = gae(rollout.reward, value, next_value, rollout.terminated, rollout.ended, gamma, lam)
+    return advantage, advantage + value
+
+
+def standardize(advantage: Tensor) -> Tensor:
+    """Mean 0, deviation 1 over all of it; of one number it makes 0, not NaN."""
+    std, mean = torch.std_mean(advantage, correction=0)
+    return (advantage - mean) / (std + 1e-8)
+
+
 def explained_variance(value: Tensor, target: Tensor) -> Tensor:
     """1 - Var(target - value) / Var(target): 1 for a perfect critic, 0 for a constant. [T, N] each."""
     return 1 - (target - value).var(correction=0) / target.var(correction=0).clamp(min=1e-8)
@@ -104,6 +120,7 @@ def _check(reward: Tensor, gamma: float = 0.0, lam: float = 0.0, **others: Tenso
         require(0 <= number <= 1, f"{name} must lie in [0, 1], got {number}")
     ok = reward.ndim == 2 and len(reward) > 0
     require(ok, f"reward must be [T, N] with T at least 1, got {list(reward.shape)}")
+    require(reward.is_floating_point(), f"reward must be floating, got {reward.dtype}")
     for name, x in {"reward": reward, **others}.items():
         ok = x.shape == reward.shape
         require(ok, f"{name} must be {list(reward.shape)} as reward is, got {list(x.shape)}")

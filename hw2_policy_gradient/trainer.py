@@ -10,8 +10,8 @@ from common import checkpoint
 from common.evaluation import evaluate
 from common.logger import RunLogger
 from common.rollout import Collector
-from common.seeding import child_seed
-from common.types import Agent, require
+from common.seeding import child_seed, seed_everything
+from common.types import Agent, require, require_at_least
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class TrainConfig:
     save_every: int = 50_000  # environment steps between checkpoints; episodes start anew there
 
     def __post_init__(self):
-        for name, value in vars(self).items():
-            require(value >= 1, f"{name} must be at least 1, got {value}")
+        require_at_least(self, 1, *vars(self))
+        require(self.num_envs < 2**16, f"num_envs must lie in [1, 65535], got {self.num_envs}")
 
     @property
     def rollout_size(self) -> int:
@@ -48,15 +48,15 @@ def train(
 ) -> str:
     """From environment step `step` to the end; "finished", or "interrupted" by Ctrl-C, checkpoint saved."""
     size, end = config.rollout_size, config.updates * config.rollout_size
-    collector.reset(child_seed(seed, "env", step), step)
+    _begin(collector, seed, step)
     with checkpoint.stop_signals() as stop:
         stopping = False
         while step < end and not stopping:
             started = logger.wall_s
-            stopping = bool(stop)  # read before collecting, which must know whether a reset follows
+            rollout, episodes = collector.collect(agent.explore, config.rollout_steps)
+            stopping = bool(stop)
             save = stopping or step + size == end or _passes(step, size, config.save_every)
-            rollout, episodes = collector.collect(agent.explore, config.rollout_steps, cut=save)
-            losses = agent.update(rollout)
+            losses = agent.update(rollout.cut() if save else rollout)
             step += size
             speed = {"speed/steps_per_s": size / (logger.wall_s - started)}
             logger.write("train", step, losses | episodes | speed)
@@ -66,9 +66,14 @@ def train(
             if save:
                 state = checkpoint.state_of(agent)
                 checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, agent=state)
-                # Resumed or not, what follows starts from here: no environment state is ever stored.
-                collector.reset(child_seed(seed, "env", step), step)
+                _begin(collector, seed, step)
     return "finished" if step == end else "interrupted"
+
+
+def _begin(collector: Collector, seed: int, step: int) -> None:
+    """Resumed or not, what follows a checkpoint starts from here: no environment state is ever stored."""
+    seed_everything(child_seed(seed, "global", step))
+    collector.reset(child_seed(seed, "env", step), step)
 
 
 def _passes(step: int, size: int, every: int) -> bool:

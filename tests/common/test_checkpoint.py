@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import os
 import random
@@ -38,6 +39,14 @@ def test_what_cannot_be_saved_is_named():
     owner = Owner(0)
     owner.buffer = [1, 2]
     with pytest.raises(TypeError, match=r"Owner\.buffer: a list cannot be saved"):
+        checkpoint.state_of(owner)
+
+
+@pytest.mark.parametrize("value", [([1],), dataclasses.make_dataclass("Moving", ["x"])(1)])
+def test_what_may_change_is_no_setting(value):
+    owner = Owner(0)
+    owner.memory = value
+    with pytest.raises(TypeError, match=r"Owner\.memory: a .* cannot be saved"):
         checkpoint.state_of(owner)
 
 

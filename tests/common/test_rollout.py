@@ -16,7 +16,9 @@ def zeros(obs, step):
 def test_next_obs_is_the_true_successor_where_an_episode_ends():
     collector = Collector(vector(Counter), CPU)
     collector.reset(seed=0, step=0)
-    rollout, metrics = collector.collect(zeros, 5, cut=True)
+    rollout, metrics = collector.collect(zeros, 5)
+    assert not rollout.truncated.any()
+    rollout = rollout.cut()
     assert rollout.obs[:, 0, 0].tolist() == [0, 1, 2, 0, 1]
     assert rollout.next_obs[:, 0, 0].tolist() == [1, 2, 3, 1, 2]
     assert rollout.terminated[:, 0].tolist() == [False, False, True, False, False]
@@ -27,9 +29,9 @@ def test_next_obs_is_the_true_successor_where_an_episode_ends():
 def test_a_cut_row_that_terminated_is_no_truncation():
     collector = Collector(vector(Counter), CPU)
     collector.reset(seed=0, step=0)
-    rollout, _ = collector.collect(zeros, 3, cut=True)
+    rollout, _ = collector.collect(zeros, 3)
     assert rollout.terminated[-1].all()
-    assert not rollout.truncated.any()
+    assert not rollout.cut().truncated.any()
 
 
 def test_episodes_run_on_from_one_rollout_to_the_next():

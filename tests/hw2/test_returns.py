@@ -3,14 +3,18 @@
 import pytest
 import torch
 
+from common.types import EnvSpec, UsageError
 from hw2_policy_gradient.returns import (
+    critic_advantage,
     discounted_return,
     explained_variance,
     gae,
     n_step_return,
     reward_to_go,
+    standardize,
     total_return,
 )
+from tests.helpers import random_rollout
 
 T, N = 7, 3
 F64 = {"dtype": torch.float64}
@@ -193,3 +197,28 @@ def test_explained_variance_of_a_perfect_a_constant_and_a_lonely_critic():
     assert explained_variance(column(3, 3, 3), target) == pytest.approx(0)
     assert explained_variance(-target, target) == pytest.approx(-3)
     assert torch.isfinite(explained_variance(column(0), column(1)))  # a rollout of one step
+
+
+def test_critic_advantage_is_gae_of_the_critic_and_the_target_adds_the_value():
+    rollout = random_rollout(EnvSpec(num_envs=3, obs_dim=2, action_dim=2, discrete=True), 20)
+    critic = torch.nn.Linear(2, 1)
+    advantage, target = critic_advantage(critic, rollout, rollout.obs, rollout.next_obs, 0.99, 0.8)
+    with torch.no_grad():
+        value, after = (critic(x).squeeze(-1) for x in (rollout.obs, rollout.next_obs))
+    expected = gae(rollout.reward, value, after, rollout.terminated, rollout.ended, 0.99, 0.8)
+    torch.testing.assert_close(advantage, expected)
+    torch.testing.assert_close(target - advantage, value)
+    assert not target.requires_grad
+
+
+def test_standardize():
+    x = standardize(torch.tensor([1.0, 2.0, 6.0]))
+    assert x.mean().item() == pytest.approx(0, abs=1e-6)
+    assert x.std(correction=0).item() == pytest.approx(1)
+    assert standardize(torch.tensor([5.0])).tolist() == [0.0]
+
+
+def test_integer_rewards_are_refused():
+    """gamma would be cut to an integer with them."""
+    with pytest.raises(UsageError, match="reward must be floating"):
+        discounted_return(torch.ones(3, 1, dtype=torch.int64), 0.9)

@@ -1,6 +1,8 @@
 """The loop with a stand-in agent, and the infinite horizon: who takes a time limit for an end learns a
 wrong value."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
 import torch
@@ -16,12 +18,17 @@ from hw2_policy_gradient.trainer import TrainConfig, train
 from tests.helpers import CPU, Counter, vector
 
 
+@dataclass(frozen=True)
+class Notes:  # a setting to the checkpoint
+    rollouts: list
+
+
 class Stand:
     """Notes what it is given."""
 
     def __init__(self, loss: float = 0.0):
         self.updates, self.loss = 0, loss
-        self._rollouts = ()
+        self.notes = Notes([])
 
     def act(self, obs):
         return np.zeros(len(obs), np.int64)
@@ -31,7 +38,7 @@ class Stand:
 
     def update(self, rollout):
         self.updates += 1
-        self._rollouts += (rollout,)
+        self.notes.rollouts.append(rollout)
         return {"loss/policy": self.loss}
 
 
@@ -61,9 +68,9 @@ def test_rounds_up_to_whole_rollouts_and_ends_with_an_evaluation(tmp_path):
 def test_episodes_start_anew_after_a_checkpoint_only(tmp_path):
     agent = Stand()
     go(tmp_path, agent, CONFIG)
-    cut = [k for k, rollout in enumerate(agent._rollouts) if (rollout.next_obs[-1] < 3).all()
+    cut = [k for k, rollout in enumerate(agent.notes.rollouts) if (rollout.next_obs[-1] < 3).all()
            and rollout.truncated[-1].all()]  # fmt: skip
-    anew = [k for k, rollout in enumerate(agent._rollouts) if not rollout.obs[0].any()]
+    anew = [k for k, rollout in enumerate(agent.notes.rollouts) if not rollout.obs[0].any()]
     assert [8 * (k + 1) for k in cut] == [32, 64, 96, 104]
     assert {0, 4, 8, 12} <= set(anew)
     assert [path.name[:12] for path in sorted((tmp_path / "checkpoint").iterdir())] == [
