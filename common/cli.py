@@ -49,6 +49,13 @@ def main(presets: dict[str, RunOptions], default: str, run: Callable[[RunOptions
         status = run(parse(presets, default, sys.argv[1:]))
     except (UsageError, FloatingPointError) as error:
         sys.exit(_fail(error))
+    except KeyboardInterrupt:  # before the training, or a second time
+        print("interrupted; --resume RUN_DIR goes on from the last checkpoint", file=sys.stderr)
+        sys.exit(INTERRUPTED)
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "alloc" not in str(error):
+            raise
+        sys.exit(_fail(f"these settings need more memory than there is: {str(error).splitlines()[0]}"))
     except OSError as error:  # a full disk, a folder taken away
         sys.exit(_fail(f"cannot write the run: {error}"))
     sys.exit(INTERRUPTED if status == "interrupted" else 0)
@@ -81,6 +88,8 @@ def stored(presets: dict[str, RunOptions], folder: Path) -> RunOptions:
     try:
         values = json.loads((folder / "config.json").read_text())
         return from_dict(presets[values["preset"]], values)
+    except UsageError as error:
+        raise UsageError(f"{folder / 'config.json'}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{folder} is not the directory of a run of this homework") from error
 
@@ -131,6 +140,9 @@ def from_dict(template: object, values: dict) -> object:
             new = from_dict(old, new)
         elif isinstance(old, tuple | Path):
             new = type(old)(new)
+        elif isinstance(old, str | bool | int | float):
+            kinds = (int, float) if type(old) is float else (type(old),)
+            require(type(new) in kinds, f"{field.name} must be {type(old).__name__}, got {new!r}")
         fields[field.name] = new
     return type(template)(**fields)
 
@@ -154,18 +166,25 @@ def differences(a: object, b: object, prefix: str = "") -> set[str]:
 
 def run_directory(config: RunOptions, homework: str) -> Path:
     """The resumed directory, or a new one out/homework/preset/env/stamp_seed; with the settings in it."""
-    if (directory := config.resume) is None:
-        parent = runs_of(config, homework)
-        name = f"{time.strftime('%Y%m%d-%H%M%S')}_seed_{config.seed}"
-        names = (name if k == 1 else f"{name}_{k}" for k in itertools.count(1))
-        directory = next(parent / name for name in names if not (parent / name).exists())
+    directory = config.resume or runs_of(config, homework)
     try:
-        directory.mkdir(parents=True, exist_ok=config.resume is not None)
+        if config.resume is None:
+            directory = _new_directory(directory, f"{time.strftime('%Y%m%d-%H%M%S')}_seed_{config.seed}")
         stored = dataclasses.replace(config, resume=None)
         write_atomically(directory / "config.json", (json.dumps(to_dict(stored), indent=2) + "\n").encode())
     except OSError as error:
         raise UsageError(f"out: cannot write {directory}: {error.strerror}") from error
     return directory
+
+
+def _new_directory(parent: Path, name: str) -> Path:
+    """parent/name, or name_2, name_3 ... where another run took it."""
+    parent.mkdir(parents=True, exist_ok=True)
+    for k in itertools.count(1):
+        directory = parent / (name if k == 1 else f"{name}_{k}")
+        with contextlib.suppress(FileExistsError):
+            directory.mkdir()
+            return directory
 
 
 def runs_of(config: RunOptions, homework: str) -> Path:

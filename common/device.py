@@ -23,6 +23,8 @@ def setup(device: str, threads: int) -> torch.device:
         device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
+        if chosen.type == "meta":  # tensors without numbers
+            raise RuntimeError
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {device!r} is not available here; use cpu, cuda or auto") from error

@@ -10,12 +10,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from common.checkpoint import write_atomically
-from common.types import Metrics
+from common.types import Metrics, UsageError
+
+if sys.platform == "win32":
+    import msvcrt
+else:
+    import fcntl
 
 EVAL_KEYS = {"return_mean", "return_std", "return_min", "return_max", "length_mean", "episodes"}
 VERSIONED = ("torch", "gymnasium", "mujoco", "numpy")
@@ -28,8 +34,11 @@ class RunLogger:
         """Go on from `step` of `total`, `wall_s` seconds in: later rows of a killed run are dropped, as they
         will come again."""
         self.directory = directory
+        self._lock = _lock(directory)
         path = directory / "metrics.jsonl"
         kept = [row for row in read_rows(path) if row["step"] <= step] if step else []
+        for events in () if step else directory.glob("events.out.tfevents.*"):
+            events.unlink()  # of a run killed before its first checkpoint
         write_atomically(path, "".join(json.dumps(row) + "\n" for row in kept).encode())
         evals = [row for row in kept if row["split"] == "eval"]
         self.last_eval = {key: evals[-1][key] for key in EVAL_KEYS} if evals else {}
@@ -71,6 +80,7 @@ class RunLogger:
         self._bar.close()
         self._file.close()
         self._tensorboard.close()
+        self._lock.close()
         summary = {"status": status, **self.last_eval, "wall_s": round(self.wall_s, 3)} | summary
         text = json.dumps(summary | provenance(), indent=2) + "\n"
         write_atomically(self.directory / "summary.json", text.encode())
@@ -81,10 +91,30 @@ def read_rows(path: Path) -> list[dict]:
     rows = []
     for line in path.read_text().splitlines() if path.exists() else ():
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             break
+        if not isinstance(row, dict) or not row.keys() >= {"split", "step", "wall_s"}:
+            raise UsageError(f"{path} is not a file of metrics: {line[:60]}")
+        rows.append(row)
     return rows
+
+
+def _lock(directory: Path) -> IO:
+    """Hold the run directory as long as the file is open: two processes in one run would spoil it.
+
+    The system lets go of it even after kill -9.
+    """
+    file = (directory / "lock").open("w")
+    try:
+        if sys.platform == "win32":
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise UsageError(f"{directory} is in use by another process") from error
+    return file
 
 
 def provenance() -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.logger import read_rows
-from common.types import UsageError, require
+from common.types import require
 
 COLUMNS = [
     ("algo", "U64"), ("env_id", "U64"), ("seed", np.int64), ("step", np.int64), ("return_mean", np.float64),
@@ -28,14 +29,19 @@ def load_runs(path: Path | str, algo: str | None = None) -> np.recarray:
     """Tidy frame of every run under `path`: one row per evaluation, columns as in COLUMNS.
 
     A NumPy record array: frame.step, frame[frame.seed == 0]; pandas.DataFrame(frame) takes it as it is.
-    `algo` is the preset without its environment (ppo-cartpole -> ppo) unless given.
+    `algo` is the preset without its environment (ppo-cartpole -> ppo) unless given; "ppo #2" is the second
+    run of the same seed.
     """
-    rows = []
+    rows, seen = [], Counter()
     for metrics in sorted(Path(path).rglob("metrics.jsonl")):
         config = json.loads(metrics.with_name("config.json").read_text())
-        label = (algo or config["preset"].rsplit("-", 1)[0], config["env_id"], config["seed"])
+        name, env_id, seed = algo or config["preset"].rsplit("-", 1)[0], config["env_id"], config["seed"]
         evals = [row for row in read_rows(metrics) if row["split"] == "eval"]
-        rows += [(*label, row["step"], row["return_mean"], row["wall_s"]) for row in evals]
+        if evals:
+            seen[name, env_id, seed] += 1
+            if (times := seen[name, env_id, seed]) > 1:  # its settings may be other ones
+                name = f"{name} #{times}"
+        rows += [(name, env_id, seed, row["step"], row["return_mean"], row["wall_s"]) for row in evals]
     require(bool(rows), f"path must hold at least one run with an evaluation, got {path}")
     return np.array(rows, COLUMNS).view(np.recarray)
 
@@ -86,6 +92,10 @@ def align(frame: np.recarray) -> tuple[np.ndarray, np.ndarray]:
     steps = runs[0].step
     for run in runs[1:]:
         steps = np.intersect1d(steps, run.step)
+    label = f"{frame.algo[0]} on {frame.env_id[0]}"
+    require(len(steps) > 0, f"frame: the seeds of {label} share no evaluated step")
+    once = all(len(np.unique(run.step)) == len(run) for run in runs)
+    require(once, f"frame: {label} holds a seed twice")
     return steps, np.stack([run.return_mean[np.isin(run.step, steps)] for run in runs])
 
 
@@ -179,9 +189,12 @@ def main() -> None:
         frames = [read_csv(path) if path.suffix == ".csv" else load_runs(path) for path in args.paths]
         frame = np.concatenate(frames).view(np.recarray)
         plot_all(frame).savefig(args.out, dpi=100)
-    except (UsageError, OSError) as error:
+        text = table(frame)
+    except (ValueError, OSError) as error:
         parser.error(str(error))
-    print(table(frame))
+    except KeyError as error:
+        parser.error(f"a config.json or metrics.jsonl lacks {error}")
+    print(text)
     print(args.out)
 
 

@@ -30,6 +30,11 @@ def pick_gl_backend() -> str | None:
     return None
 
 
+def opener() -> str:
+    """The command that shows a picture or a film on this system."""
+    return {"darwin": "open", "win32": "start"}.get(sys.platform, "xdg-open")
+
+
 def film(
     act: Callable[[np.ndarray], np.ndarray], env_id: str, path: Path, seed: int, max_steps: int = 1000
 ) -> Path | None:

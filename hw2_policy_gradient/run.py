@@ -15,7 +15,7 @@ from common.results import plot_run
 from common.rollout import Collector
 from common.seeding import child_seed, seed_everything
 from common.types import require
-from common.video import film
+from common.video import film, opener
 from hw2_policy_gradient.actor_critic import ActorCritic, ActorCriticConfig
 from hw2_policy_gradient.ppo import PPO, PPOConfig
 from hw2_policy_gradient.reinforce import Reinforce, ReinforceConfig
@@ -121,11 +121,11 @@ def run(config: RunConfig) -> str:
         print(f"interrupted; go on with: python -m {HOMEWORK}.run --resume {shlex.quote(str(directory))}")
         return status
     threshold = gym.spec(config.env_id).reward_threshold
-    print(f"curve {plot_run(directory, {} if threshold is None else {'solved': threshold})}")
+    print(f"curve: {opener()} {plot_run(directory, {} if threshold is None else {'solved': threshold})}")
     if config.video:
         path = directory / "video" / f"{config.preset}.mp4"
         if film(agent.act, config.env_id, path, child_seed(config.seed, "video")):
-            print(f"video {path}")
+            print(f"video: {opener()} {path}")
     scores = logger.last_eval
     print(
         f"final return {scores['return_mean']:.1f} +- {scores['return_std']:.1f} "

@@ -114,7 +114,10 @@ def test_values_in_a_config_are_checked_again(tmp_path):
     stored = json.loads((directory / "config.json").read_text())
     stored["algo"]["gamma"] = 7
     (directory / "config.json").write_text(json.dumps(stored))
-    with pytest.raises(UsageError):
+    with pytest.raises(UsageError, match=r"config.json: gamma must lie in \[0, 1\], got 7"):
+        parse("--resume", directory)
+    (directory / "config.json").write_text(json.dumps(stored | {"env_id": 5}))
+    with pytest.raises(UsageError, match=r"config.json: .*must be"):
         parse("--resume", directory)
 
 
@@ -125,9 +128,22 @@ def test_unwritable_folder_is_named(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "status"), [(UsageError("x"), 2), (FloatingPointError("x"), 2), (OSError("x"), 2), (None, 0)]
+    ("error", "status", "sentence"),
+    [
+        (UsageError("x"), 2, "error: x\n"),
+        (FloatingPointError("x"), 2, "error: x\n"),
+        (OSError("x"), 2, "error: cannot write the run: x\n"),
+        (MemoryError("x"), 2, "error: these settings need more memory than there is: x\n"),
+        (
+            RuntimeError("can't allocate x"),
+            2,
+            "error: these settings need more memory than there is: can't allocate x\n",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted; --resume RUN_DIR goes on from the last checkpoint\n"),
+        (None, 0, ""),
+    ],
 )
-def test_exit_status_and_no_traceback(error, status, monkeypatch, capsys):
+def test_exit_status_and_no_traceback(error, status, sentence, monkeypatch, capsys):
     def run(config):
         if error:
             raise error
@@ -137,9 +153,7 @@ def test_exit_status_and_no_traceback(error, status, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(PRESETS, "algo-env", run)
     assert end.value.code == status
-    assert capsys.readouterr().err == (
-        "" if error is None else f"error: {'cannot write the run: ' * (type(error) is OSError)}x\n"
-    )
+    assert capsys.readouterr().err == sentence
 
 
 def test_an_interrupted_run_ends_as_ctrl_c_does(monkeypatch):

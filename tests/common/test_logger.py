@@ -5,6 +5,7 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from common.logger import RunLogger, read_rows
+from common.types import UsageError
 
 SCORES = {
     "return_mean": 1.0, "return_std": 0.0, "return_min": 1.0, "return_max": 1.0, "length_mean": 5.0,
@@ -85,3 +86,25 @@ def test_without_a_terminal_evaluations_are_lines(tmp_path, capsys):
     logger.write("eval", 10, SCORES)
     logger.close("finished")
     assert "step 10  return 1.0" in capsys.readouterr().err
+
+
+def test_a_run_directory_has_one_writer(tmp_path):
+    logger = RunLogger(tmp_path, total=10)
+    with pytest.raises(UsageError, match="is in use by another process"):
+        RunLogger(tmp_path, total=10)
+    logger.close("finished")
+    RunLogger(tmp_path, total=10).close("finished")
+
+
+def test_a_restart_from_nothing_leaves_no_events_of_the_killed_run(tmp_path):
+    (tmp_path / "events.out.tfevents.1.here").write_text("of before")
+    RunLogger(tmp_path, total=10).close("finished")
+    assert not (tmp_path / "events.out.tfevents.1.here").exists()
+    assert list(tmp_path.glob("events.out.tfevents.*"))
+
+
+@pytest.mark.parametrize("line", ["5", "[]", '{"step": 3}'])
+def test_a_file_of_something_else_is_refused(line, tmp_path):
+    (tmp_path / "metrics.jsonl").write_text(line + "\n")
+    with pytest.raises(UsageError, match="is not a file of metrics"):
+        read_rows(tmp_path / "metrics.jsonl")

@@ -131,3 +131,33 @@ def test_command_line_refuses_what_is_not_there(tmp_path, monkeypatch, capsys):
         results.main()
     assert end.value.code == 2
     assert "path must hold" in capsys.readouterr().err
+
+
+def test_a_second_run_of_a_seed_is_a_row_of_its_own(tmp_path):
+    fake_run(tmp_path / "a", 0, [1.0, 2.0])
+    fake_run(tmp_path / "b", 0, [5.0, 6.0])
+    frame = results.load_runs(tmp_path)
+    assert frame.algo.tolist() == ["ppo", "ppo", "ppo #2", "ppo #2"]
+
+
+def test_frames_that_cannot_be_tabulated_are_refused(tmp_path):
+    frame = results.load_runs(fake_run(tmp_path, 0, [1.0, 2.0]))
+    with pytest.raises(UsageError, match="holds a seed twice"):
+        results.table(np.concatenate([frame, frame]).view(np.recarray))
+    other = frame.copy()
+    other.seed, other.step = 1, other.step + 1
+    with pytest.raises(UsageError, match="share no evaluated step"):
+        results.table(np.concatenate([frame, other]).view(np.recarray))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("x.csv", "a,b\n1,2\n"), ("x.csv", "algo,env_id,seed,step,return_mean,wall_s\nppo,C,zero,1,1,1\n")],
+)
+def test_command_line_refuses_other_files(name, text, tmp_path, monkeypatch, capsys):
+    (tmp_path / name).write_text(text)
+    monkeypatch.setattr(sys, "argv", ["x", str(tmp_path / name), "--out", str(tmp_path / "x.png")])
+    with pytest.raises(SystemExit) as end:
+        results.main()
+    assert end.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err
