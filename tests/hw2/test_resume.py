@@ -8,24 +8,25 @@ import time
 import pytest
 
 from hw2_policy_gradient.run import PRESETS
-from tests.helpers import ROOT, command, kill_after_checkpoint, rows, run, run_directory
+from tests.helpers import Process, kill_after_checkpoint, rows, run, run_directory
 
-PENDULUM = ["--env-id", "InvertedPendulum-v5", "--train.total-steps", 24576, "--train.rollout-steps", 64]
+PENDULUM = ["--env-id", "InvertedPendulum-v5", "--train.rollout-steps", 64]
 NORMALISED = [*PENDULUM, "--algo.normalize-obs"]
 RUNS = {
-    "ppo-discrete": ["ppo-cartpole", "--train.total-steps", 40_960],
-    "ppo-continuous": ["ppo-halfcheetah", *PENDULUM, "--train.eval-every", 8192],
-    "reinforce-discrete": ["reinforce-cartpole", "--train.total-steps", 48_000],
+    "ppo-discrete": ["ppo-cartpole"],
+    "ppo-continuous": ["ppo-halfcheetah", *PENDULUM],
+    "reinforce-discrete": ["reinforce-cartpole"],
     "reinforce-continuous": ["reinforce-cartpole", *PENDULUM],
-    "actor-critic-discrete": ["actor-critic-cartpole", "--train.total-steps", 49_152],
+    "actor-critic-discrete": ["actor-critic-cartpole"],
     "actor-critic-continuous": ["actor-critic-invertedpendulum", *NORMALISED],
 }
+BRIEF = ["--train.save-every", 4096, "--train.eval-every", 4096, "--train.eval-episodes", 2]
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(name, tmp_path):
     """The killed run is also the second run of the same command: up to there both must agree as well."""
-    args = [*RUNS[name], "--train.save-every", 8192, "--seed", 7]
+    args = [*RUNS[name], *BRIEF, "--train.total-steps", 12_288, "--seed", 7]
     whole = run(*args, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     expected = rows(run_directory(tmp_path / "whole"))
@@ -50,17 +51,16 @@ def test_killed_at_twenty_random_moments(tmp_path):
     args += ["--train.eval-every", 20_000, "--train.eval-episodes", 2]
     assert run(*args, "--out", tmp_path / "whole").returncode == 0
     started = time.perf_counter()
-    assert run("--help").returncode == 0
+    assert run(*args, "--train.total-steps", 1024, "--out", tmp_path / "first").returncode == 0
     start_up, rng, out = time.perf_counter() - started, random.Random(0), tmp_path / "killed"
-    resume, quiet = [], {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT}
+    resume = []
     for _ in range(20):
-        process = subprocess.Popen(command(*(resume or [*args, "--out", out])), **quiet)
+        process = Process(*(resume or [*args, "--out", out]))
         try:
-            _, errors = process.communicate(timeout=start_up * rng.uniform(0.9, 1.5))
-            assert process.returncode == 0 or b"is finished" in errors, errors
+            result = process.wait(start_up * rng.uniform(0.2, 1.2))
+            assert result.returncode == 0 or "is finished" in result.stderr, result.stderr
         except subprocess.TimeoutExpired:
             process.kill()
-            process.communicate()
         if list(out.rglob("config.json")):
             resume = ["--resume", run_directory(out)]
     last = run(*resume)
@@ -70,30 +70,55 @@ def test_killed_at_twenty_random_moments(tmp_path):
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
-    process = subprocess.Popen(
-        command("ppo-cartpole", "--train.total-steps", 10**7, "--out", tmp_path),
-        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    process = Process("ppo-cartpole", "--train.total-steps", 10**7, "--out", tmp_path)
     while not list(tmp_path.rglob("metrics.jsonl")) or not rows(run_directory(tmp_path)):
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
-    directory = run_directory(tmp_path)
-    assert f"--resume {directory}" in out, err
-    assert process.returncode == 130
+    process.signal(signal.SIGINT)
+    result, directory = process.wait(60), run_directory(tmp_path)
+    assert f"--resume {directory}" in result.stdout, result.stderr
+    assert result.returncode == 130
     assert len(list(tmp_path.rglob("*.pt"))) == 1
     step = rows(directory)[-1]["step"]
     assert run("--resume", directory, "--train.total-steps", step + 2048).returncode == 0
     assert rows(directory)[-1]["step"] == step + 2048
 
 
+def test_a_second_ctrl_c_stops_at_once(tmp_path):
+    process = Process("ppo-cartpole", "--algo.epochs", 10**9, "--out", tmp_path)  # the first would take years
+    while not list(tmp_path.rglob("metrics.jsonl")):
+        time.sleep(0.02)
+    time.sleep(0.5)
+    process.signal(signal.SIGINT)
+    time.sleep(0.1)
+    process.signal(signal.SIGINT)
+    result = process.wait(60)
+    assert result.returncode == 130
+    assert result.stderr == "interrupted; --resume RUN_DIR goes on from the last checkpoint\n"
+
+
+def test_a_run_that_is_going_on_is_not_resumed(tmp_path):
+    process = Process(
+        "ppo-cartpole", "--train.total-steps", 10**7, "--train.save-every", 1024, "--out", tmp_path
+    )
+    while not list(tmp_path.rglob("*.pt")):
+        time.sleep(0.02)
+    directory = run_directory(tmp_path)
+    second = run("--resume", directory)
+    process.kill()
+    assert (second.returncode, second.stdout) == (2, "")
+    assert second.stderr == f"error: {directory} is in use by another process\n"
+    step = rows(directory)[-1]["step"]
+    assert (
+        run("--resume", directory, "--train.total-steps", step + 1024).returncode == 0
+    )  # kill -9 unlocked it
+
+
 def test_killed_before_the_first_checkpoint_starts_over(tmp_path):
     args = ["ppo-cartpole", "--train.total-steps", 20_480]
-    process = subprocess.Popen(command(*args, "--out", tmp_path), cwd=ROOT, stderr=subprocess.DEVNULL)
+    process = Process(*args, "--out", tmp_path)
     while not list(tmp_path.rglob("metrics.jsonl")) or len(rows(run_directory(tmp_path))) < 3:
         time.sleep(0.01)
     process.kill()
-    process.wait()
     assert not list(tmp_path.rglob("*.pt"))
     assert run("--resume", run_directory(tmp_path)).returncode == 0
     steps = [row["step"] for row in rows(run_directory(tmp_path)) if row["split"] == "train"]
