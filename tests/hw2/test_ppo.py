@@ -170,3 +170,9 @@ def test_rewards_are_scaled_for_learning_only_if_asked():
 def test_bad_settings_are_named(change):
     with pytest.raises(UsageError, match=next(iter(change))):
         PPOConfig(**change)
+
+
+def test_clip_falls_to_zero_over_the_run_if_asked():
+    fixed, falling = agent(clip=0.2), agent(clip=0.2, clip_decay=True)
+    assert [fixed.clip(k) for k in (0, 5, 10)] == pytest.approx([0.2, 0.2, 0.2])
+    assert [falling.clip(k) for k in (0, 5, 10)] == pytest.approx([0.2, 0.1, 0.0])

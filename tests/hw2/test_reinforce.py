@@ -139,3 +139,14 @@ def test_bad_settings_are_named(change):
 def test_all_trajectories_are_enumerated():
     assert sum(p for p, *_ in trajectories(0.3)) == pytest.approx(1)
     assert len(list(itertools.chain(trajectories(0.3)))) == H + 1
+
+
+@pytest.mark.parametrize("decay", [True, False])
+def test_learning_rate_falls_to_zero_over_the_run_if_asked(decay):
+    """The rate of update k of 10 is lr (1 - k / 10)."""
+    learner, rollout = agent(lr=1e-2, lr_decay=decay), random_rollout(SPEC, 8)
+    rates = []
+    for _ in range(3):
+        learner.update(rollout)
+        rates.append(learner.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-2, 0.9e-2, 0.8e-2] if decay else [1e-2] * 3)
