@@ -97,23 +97,22 @@ class PPO:
             shuffled = (x.flatten(0, 1)[order].split(c.batch_size) for x in data)
             for minibatch in zip(*shuffled, strict=True):
                 losses.append(self.step(*minibatch))
-            with torch.no_grad():
-                pi = self.policy(obs)
-                kl = pi_old.kl(pi).mean().item()
-            if c.target_kl is not None and kl > c.target_kl:
+            if c.target_kl is not None and pi_old.kl(self.policy(obs)).mean() > c.target_kl:
                 break
         if c.normalize_obs:  # only now: within an iteration behaviour and update see the same inputs
             self.policy.normalize.update(rollout.obs)
         clip = self.clip(self.updates)
         self.updates += 1
         loss_policy, loss_value, norm = torch.stack(losses).mean(0).tolist()
-        ratio = (pi.log_prob(rollout.action) - log_prob_old).exp()
+        with torch.no_grad():
+            pi = self.policy(obs)
+            ratio = (pi.log_prob(rollout.action) - log_prob_old).exp()
         return {
             "loss/policy": loss_policy,
             "loss/value": loss_value,
             "grad/norm": norm,
             "policy/entropy": pi.entropy().mean().item(),
-            "policy/kl": kl,
+            "policy/kl": pi_old.kl(pi).mean().item(),
             "policy/clip_fraction": ((ratio - 1).abs() > clip).float().mean().item(),
             "value/explained_variance": explained_variance(target - advantage, target).item(),
         }
