@@ -37,7 +37,9 @@ PRESETS = {
         RunConfig(
             preset="ppo-cartpole",
             env_id="CartPole-v1",
-            algo=PPOConfig(lam=0.9, lr=1e-3, batch_size=256, recompute_advantage=False),
+            algo=PPOConfig(
+                lam=0.9, lr=2e-3, clip_decay=True, epochs=6, batch_size=256, recompute_advantage=False
+            ),
             train=TrainConfig(num_envs=32, rollout_steps=32),
         ),
         RunConfig(
