@@ -111,7 +111,7 @@ def _lock(directory: Path) -> IO:
             msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
         else:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
+    except (BlockingIOError, PermissionError) as error:
         file.close()
         raise UsageError(f"{directory} is in use by another process") from error
     return file

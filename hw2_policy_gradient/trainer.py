@@ -25,7 +25,9 @@ class TrainConfig:
 
     def __post_init__(self):
         require_at_least(self, 1, *vars(self))
-        require(self.num_envs < 2**16, f"num_envs must lie in [1, 65535], got {self.num_envs}")
+        for name in ("num_envs", "eval_episodes"):
+            value = getattr(self, name)
+            require(value < 2**16, f"{name} must lie in [1, 65535], got {value}")
 
     @property
     def rollout_size(self) -> int:
