@@ -1,0 +1,79 @@
+"""Conjugate gradient against dense solvers."""
+
+import math
+
+import pytest
+import torch
+
+from common.optim import conjugate_gradient
+from common.types import UsageError
+
+
+def positive_definite(size: int, generator: torch.Generator, dtype=torch.float64) -> torch.Tensor:
+    root = torch.randn(size, size, generator=generator, dtype=dtype)
+    return root @ root.T / size + 0.1 * torch.eye(size, dtype=dtype)
+
+
+def test_two_by_two_by_hand():
+    """A = [[4, 1], [1, 3]], b = [1, 2]: x = [1, 7] / 11, and the first iterate is (b'b / b'Ab) b = b / 4."""
+    matrix, b = torch.tensor([[4.0, 1.0], [1.0, 3.0]]), torch.tensor([1.0, 2.0])
+    torch.testing.assert_close(conjugate_gradient(matrix.mv, b), torch.tensor([1 / 11, 7 / 11]))
+    torch.testing.assert_close(conjugate_gradient(matrix.mv, b, iterations=1), b / 4)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 40])
+def test_agrees_with_a_dense_solver(size, generator):
+    matrix, b = positive_definite(size, generator), torch.randn(size, generator=generator).double()
+    x = conjugate_gradient(matrix.mv, b, iterations=10 * size)
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, b), rtol=1e-8, atol=1e-10)
+
+
+def test_three_eigenvalues_take_three_products(generator):
+    """However large the matrix is."""
+    basis, _ = torch.linalg.qr(torch.randn(30, 30, generator=generator, dtype=torch.float64))
+    matrix = basis @ torch.diag(torch.tensor([1.0, 5.0, 20.0]).double().repeat(10)) @ basis.T
+    b, calls = torch.randn(30, generator=generator).double(), []
+    x = conjugate_gradient(lambda v: calls.append(1) or matrix @ v, b)
+    torch.testing.assert_close(x, torch.linalg.solve(matrix, b))
+    assert len(calls) == 3
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 6])
+def test_iterate_is_the_best_of_its_krylov_space(iterations, generator):
+    """It minimises the energy 1/2 x'Ax - b'x there, so its residual is orthogonal to all of the space."""
+    matrix, b = positive_definite(12, generator), torch.randn(12, generator=generator).double()
+    x = conjugate_gradient(matrix.mv, b, iterations)
+    krylov = torch.stack([torch.linalg.matrix_power(matrix, k) @ b for k in range(iterations)])
+    basis = torch.linalg.qr(krylov.T).Q  # [12, iterations]
+    torch.testing.assert_close(basis @ (basis.T @ x), x)
+    assert (basis.T @ (b - matrix @ x)).abs().max() < 1e-9
+
+
+def test_stops_at_the_tolerance(generator):
+    matrix, b, calls = positive_definite(40, generator), torch.ones(40).double(), []
+    x = conjugate_gradient(lambda v: calls.append(1) or matrix @ v, b, tolerance=1e-2)
+    assert (b - matrix @ x).norm() <= 1.001e-2 * b.norm()
+    assert len(calls) < 40
+
+
+def test_zero_right_side_needs_no_product():
+    assert not conjugate_gradient(lambda v: pytest.fail("called"), torch.zeros(3)).any()
+
+
+def test_keeps_the_type_and_leaves_b_alone(generator):
+    for dtype in (torch.float32, torch.float64):
+        b = torch.ones(5, dtype=dtype)
+        assert conjugate_gradient(positive_definite(5, generator, dtype).mv, b).dtype == dtype
+        assert torch.equal(b, torch.ones(5, dtype=dtype))
+
+
+@pytest.mark.parametrize("b", [torch.tensor([1.0, math.nan]), torch.tensor([math.inf]), torch.ones(2, 2)])
+def test_bad_right_side_is_named(b):
+    with pytest.raises(UsageError, match="b must be a finite vector"):
+        conjugate_gradient(lambda v: v, b)
+
+
+@pytest.mark.parametrize("factor", [-1.0, 0.0, math.nan])
+def test_matrix_that_is_not_positive_definite_is_refused(factor):
+    with pytest.raises(UsageError, match="product must be positive definite"):
+        conjugate_gradient(lambda v: factor * v, torch.ones(3))
