@@ -2,7 +2,8 @@
 
 grad J = E[sum_t grad log pi(a_t|s_t) (weight_t - b_t)]
 weight_t = sum_{t'} gamma^{t'} r_{t'} (total return) or sum_{t'>=t} gamma^{t'-t} r_{t'} (reward-to-go)
-b_t = 0, the batch's average weight, or V(s_t).
+b_t = 0, the batch's average weight, the constant of least variance E[|g|^2 weight] / E[|g|^2], g = grad log
+pi(a_t|s_t), or V(s_t).
 No gradient flows through weight or b. What follows a segment that a time limit or the end of the batch cuts
 is V(s') in all variants, as nothing else knows it.
 """
@@ -23,6 +24,7 @@ from common.optim import gradient_step
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
+from hw2_policy_gradient.baselines import average_baseline, optimal_baseline, scores
 from hw2_policy_gradient.policies import Policy, require_network
 from hw2_policy_gradient.returns import reward_to_go, total_return
 
@@ -31,7 +33,7 @@ from hw2_policy_gradient.returns import reward_to_go, total_return
 class ReinforceConfig:
     gamma: float = 0.99  # discount
     weight: Literal["total-return", "reward-to-go"] = "reward-to-go"  # of grad log pi(a_t|s_t)
-    baseline: Literal["none", "average", "learned"] = "learned"  # subtracted from the weight
+    baseline: Literal["none", "average", "optimal", "learned"] = "learned"  # subtracted from the weight
     normalize: bool = True  # divide the weights by their deviation in the batch
     lr: float = 1e-2  # learning rate of Adam
     lr_decay: bool = True  # linearly to zero over the run
@@ -101,7 +103,10 @@ class Reinforce:
         to_go = reward_to_go(*segment)
         advantage = to_go if c.weight == "reward-to-go" else total_return(*segment)
         if c.baseline == "average":
-            advantage = advantage - advantage.mean()
+            advantage = advantage - average_baseline(advantage)
+        elif c.baseline == "optimal":
+            score = scores(self.policy, rollout.obs.flatten(0, 1), rollout.action.flatten(0, 1))  # [T N, P]
+            advantage = advantage - optimal_baseline(score * advantage.flatten()[:, None], score)
         elif c.baseline == "learned":
             advantage = advantage - self.value(rollout.obs).squeeze(-1)
         if c.normalize:

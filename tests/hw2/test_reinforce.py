@@ -83,8 +83,17 @@ def agent(**config) -> Reinforce:
     return Reinforce(SPEC, ReinforceConfig(**config), total_updates=10, device=CPU, seed=0)
 
 
+def squared_scores(learner: Reinforce, rollout: Rollout) -> torch.Tensor:
+    """|grad log pi(a_t|s_t)|^2, one backward pass each: [T, N]"""
+    parameters, squares = [*learner.policy.parameters()], []
+    for obs, action in zip(rollout.obs.flatten(0, 1), rollout.action.flatten(), strict=True):
+        g = torch.autograd.grad(learner.policy(obs[None]).log_prob(action[None]).sum(), parameters)
+        squares.append(sum(each.square().sum() for each in g))
+    return torch.stack(squares).view(rollout.action.shape)
+
+
 @pytest.mark.parametrize("weight", ["total-return", "reward-to-go"])
-@pytest.mark.parametrize("baseline", ["none", "average", "learned"])
+@pytest.mark.parametrize("baseline", ["none", "average", "optimal", "learned"])
 def test_weights_of_every_variant(weight, baseline):
     learner, rollout = agent(weight=weight, baseline=baseline, normalize=False), random_rollout(SPEC, 20)
     to_go, advantage = learner.advantage(rollout)
@@ -92,7 +101,13 @@ def test_weights_of_every_variant(weight, baseline):
         value, after = (learner.value(x).squeeze(-1) for x in (rollout.obs, rollout.next_obs))
     segment = (rollout.reward, rollout.ended, 0.99, after * ~rollout.terminated)
     expected = (total_return if weight == "total-return" else reward_to_go)(*segment)
-    subtract = {"none": torch.tensor(0.0), "average": expected.mean(), "learned": value}[baseline]
+    g = squared_scores(learner, rollout)
+    subtract = {
+        "none": torch.tensor(0.0),
+        "average": expected.mean(),
+        "optimal": (g * expected).sum() / g.sum(),
+        "learned": value,
+    }[baseline]
     torch.testing.assert_close(advantage, expected - subtract)
     torch.testing.assert_close(to_go, reward_to_go(*segment))
 
@@ -116,8 +131,9 @@ def test_update_raises_the_probability_of_what_paid():
 
 
 @pytest.mark.parametrize("spec", [SPEC, EnvSpec(3, 2, 4, False)], ids=["discrete", "continuous"])
-def test_update_reports_finite_numbers(spec):
-    learner = Reinforce(spec, ReinforceConfig(), total_updates=2, device=CPU, seed=0)
+@pytest.mark.parametrize("baseline", ["optimal", "learned"])
+def test_update_reports_finite_numbers(spec, baseline):
+    learner = Reinforce(spec, ReinforceConfig(baseline=baseline), total_updates=2, device=CPU, seed=0)
     for k in range(2):
         metrics = learner.update(random_rollout(spec, 10, seed=k))
     assert all(math.isfinite(value) for value in metrics.values())
