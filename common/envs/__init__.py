@@ -5,3 +5,9 @@ import gymnasium as gym
 gym.register(
     "course/ConstantReward-v0", entry_point="common.envs.constant_reward:ConstantReward", max_episode_steps=8
 )
+gym.register(
+    "course/CartPoleNoVelocity-v0",
+    entry_point="common.envs.cartpole_no_velocity:CartPoleNoVelocity",
+    max_episode_steps=500,
+    reward_threshold=475.0,
+)

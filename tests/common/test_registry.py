@@ -109,6 +109,18 @@ def test_own_environments_pass_gymnasiums_checker():
         check_env(gym.make(env_id).unwrapped)
 
 
+def test_cartpole_without_velocities_is_cartpole_with_half_its_view():
+    env, whole = gym.make("course/CartPoleNoVelocity-v0"), gym.make("CartPole-v1")
+    seen, state = env.reset(seed=3)[0], whole.reset(seed=3)[0]
+    terminated = False
+    while not terminated:
+        np.testing.assert_array_equal(seen, state[[0, 2]])
+        seen, reward, terminated, *_ = env.step(1)
+        state, *expected = whole.step(1)
+        assert [reward, terminated] == expected[:2]
+    assert (env.spec.max_episode_steps, env.spec.reward_threshold) == (500, 475)
+
+
 def test_mujoco_leaves_no_log_file_behind(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     make_env("HalfCheetah-v5")
