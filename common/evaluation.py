@@ -8,7 +8,7 @@ import gymnasium as gym
 import numpy as np
 
 from common.envs.registry import step_envs
-from common.types import Metrics
+from common.types import Metrics, begin
 
 
 def evaluate(act: Callable[[np.ndarray], np.ndarray], envs: gym.vector.VectorEnv, seed: int) -> Metrics:
@@ -18,12 +18,14 @@ def evaluate(act: Callable[[np.ndarray], np.ndarray], envs: gym.vector.VectorEnv
     """
     obs, _ = envs.reset(seed=seed)
     total, length = np.zeros(envs.num_envs), np.zeros(envs.num_envs)
-    running = np.ones(envs.num_envs, bool)
+    running = first = np.ones(envs.num_envs, bool)
     while running.any():
+        begin(act, first)
         obs, reward, terminated, truncated, _ = step_envs(envs, act(obs))
         total += reward * running
         length += running
-        running &= ~(terminated | truncated)
+        first = terminated | truncated
+        running = running & ~first
     return {
         "return_mean": float(total.mean()),
         "return_std": float(total.std()),

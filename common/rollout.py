@@ -10,7 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from common.envs.registry import require_finite, step_envs
-from common.types import Metrics, Rollout
+from common.types import Metrics, Rollout, begin
 
 
 class Collector:
@@ -26,6 +26,7 @@ class Collector:
         """New episodes everywhere; `step` environment steps lie behind."""
         self.obs, _ = self.envs.reset(seed=seed)
         self.step = step
+        self._first = np.ones(self.envs.num_envs, bool)  # of an episode, what self.obs shows
         self._return = np.zeros(self.envs.num_envs)  # of the running episodes, undiscounted
 
     def collect(
@@ -34,11 +35,13 @@ class Collector:
         """T = `length` steps, and the mean return of the episodes that ended in them."""
         rows, finished = [], []
         for _ in range(length):
+            begin(explore, self._first)
             obs, action = self.obs, explore(self.obs, self.step)
             self.obs, reward, terminated, truncated, info = step_envs(self.envs, action)
             self.step += self.envs.num_envs
             self._return += reward
             next_obs, ended = self.obs, terminated | truncated
+            self._first = ended
             if ended.any():
                 next_obs = self.obs.copy()
                 next_obs[ended] = np.stack(list(info["final_obs"][ended]))

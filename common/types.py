@@ -4,6 +4,7 @@ size."""
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -76,7 +77,11 @@ class Rollout(NamedTuple):
 
 
 class Agent(Protocol):
-    """Owns its networks, optimisers, statistics and generator: all of it is checkpointed."""
+    """Owns its networks, optimisers, statistics and generator: all of it is checkpointed.
+
+    Where the policy remembers, `act` and `explore` are objects instead of methods, called in the same way and
+    with a method `begin`, see there.
+    """
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         """[N, D] -> [N] or [N, K], actions of the policy as evaluated."""
@@ -86,3 +91,12 @@ class Agent(Protocol):
 
     def update(self, batch: Rollout) -> Metrics:
         """One iteration of learning."""
+
+
+def begin(policy: Callable, first: np.ndarray) -> None:
+    """Before `policy` acts in N environments: `first` [N] bool, which of them show it a new episode now.
+
+    For `act` and `explore` of agents that remember; a policy without a method `begin` need not be told.
+    """
+    if first.any() and hasattr(policy, "begin"):
+        policy.begin(first)

@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from common.envs.registry import make_env
+from common.types import begin
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
 
@@ -55,6 +56,7 @@ def _film(
     env = make_env(env_id, render_mode="rgb_array")
     try:
         obs, _ = env.reset(seed=seed)
+        begin(act, np.ones(1, bool))
         frame = env.render()
         path.parent.mkdir(parents=True, exist_ok=True)
         fps = env.metadata.get("render_fps", 30)

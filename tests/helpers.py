@@ -140,3 +140,18 @@ def random_rollout(spec: EnvSpec, steps: int, seed: int = 0) -> Rollout:
     goes_on = ~(terminated | truncated)[:-1]
     obs[1:][goes_on] = next_obs[:-1][goes_on]
     return Rollout(obs, action, torch.randn(shape, generator=g), next_obs, terminated, truncated)
+
+
+class Memory:
+    """A policy that remembers how many steps ago each of its episodes began, and notes it."""
+
+    def __init__(self):
+        self.notes = []
+
+    def begin(self, first):
+        self.age = np.where(first, 0, getattr(self, "age", 0))
+
+    def __call__(self, obs, step=0):
+        self.notes.append(self.age.tolist())
+        self.age = self.age + 1
+        return np.zeros(len(obs), np.int64)

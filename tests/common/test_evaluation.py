@@ -3,7 +3,7 @@ import pytest
 
 from common.envs.registry import make_envs
 from common.evaluation import evaluate
-from tests.helpers import Counter, vector
+from tests.helpers import Counter, Memory, vector
 
 
 def test_return_and_length_by_hand():
@@ -40,3 +40,16 @@ def test_same_seed_same_score():
 def test_nan_reward_stops_it():
     with pytest.raises(FloatingPointError, match="reward that is not finite"):
         evaluate(lambda obs: np.zeros(2, int), vector(Counter, nan_reward_at=2), seed=0)
+
+
+def test_a_policy_that_remembers_starts_afresh_with_each_evaluation():
+    class Uneven(Counter):
+        def reset(self, *, seed=None, options=None):
+            obs, info = super().reset()
+            self.t = 0 if seed is None else 2 * (seed % 2)  # odd seeds: one step left
+            return obs, info
+
+    memory = Memory()
+    for _ in range(2):
+        evaluate(memory, vector(Uneven), seed=1)
+    assert memory.notes == [[0, 0], [0, 1], [1, 2]] * 2

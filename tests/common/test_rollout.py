@@ -6,7 +6,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from common.envs.registry import make_envs
 from common.rollout import Collector
-from tests.helpers import CPU, Counter, vector
+from tests.helpers import CPU, Counter, Memory, vector
 
 
 def zeros(obs, step):
@@ -113,3 +113,14 @@ def test_terminal_value_is_that_of_the_environment_itself():
         )
         if terminated or truncated:
             obs, _ = env.reset()
+
+
+def test_a_policy_that_remembers_is_told_where_episodes_begin():
+    """Counter shows the age of its episode: what is remembered must agree with it, also after a reset."""
+    collector, memory, seen = Collector(vector(Counter), CPU), Memory(), []
+    for length in (2, 5):
+        collector.reset(seed=0, step=0)
+        for _ in range(2):
+            seen.append(collector.collect(memory, length)[0].obs[..., 0])
+    assert torch.cat(seen).tolist() == memory.notes
+    assert [age for age, _ in memory.notes] == [0, 1, 2, 0, *[0, 1, 2] * 3, 0]

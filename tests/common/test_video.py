@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from common import video
-from tests.helpers import ROOT
+from tests.helpers import ROOT, Memory
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +54,13 @@ def test_film_of_an_episode(tmp_path):
 def test_film_stops_at_max_steps(tmp_path):
     path = video.film(lambda obs: np.zeros((1, 1)), "Pendulum-v1", tmp_path / "x.mp4", 0, max_steps=5)
     assert len(read_frames(path)) == 6
+
+
+def test_film_tells_a_policy_that_remembers_where_its_episode_begins(tmp_path):
+    memory = Memory()
+    for _ in range(2):
+        video.film(memory, "CartPole-v1", tmp_path / "x.mp4", seed=0, max_steps=3)
+    assert memory.notes == [[0], [1], [2]] * 2
 
 
 @pytest.mark.parametrize("error", [RuntimeError, OSError, ValueError, AttributeError])
