@@ -14,7 +14,7 @@ PENDULUM = ["--env-id", "InvertedPendulum-v5", "--train.rollout-steps", 64]
 NORMALISED = [*PENDULUM, "--algo.normalize-obs"]
 RUNS = {
     "ppo-discrete": ["ppo-cartpole"],
-    "ppo-continuous": ["ppo-halfcheetah", *PENDULUM],
+    "ppo-continuous": ["ppo-halfcheetah", *PENDULUM, "--algo.epochs", 2],
     "reinforce-discrete": ["reinforce-cartpole"],
     "reinforce-continuous": ["reinforce-cartpole", *PENDULUM],
     "actor-critic-discrete": ["actor-critic-cartpole"],
@@ -47,7 +47,7 @@ def test_normalisers_of_the_continuous_runs_are_on():
 
 def test_killed_at_twenty_random_moments(tmp_path):
     """One run, killed over and over: in start-up, in a rollout, in the writing of a checkpoint."""
-    args = ["ppo-cartpole", "--train.total-steps", 100_000, "--train.save-every", 1024, "--algo.epochs", 1]
+    args = ["ppo-cartpole", "--train.total-steps", 50_000, "--train.save-every", 1024, "--algo.epochs", 1]
     args += ["--train.eval-every", 20_000, "--train.eval-episodes", 2]
     assert run(*args, "--out", tmp_path / "whole").returncode == 0
     started = time.perf_counter()
