@@ -34,6 +34,7 @@ EXPERIMENTS = {
         FIVE,
     ),
     "invertedpendulum": Experiment({"actor-critic": ("actor-critic-invertedpendulum",)}, FIVE),
+    "pendulum": Experiment({"ppo": ("ppo-pendulum",)}, FIVE),
     "lunarlander": Experiment({"ppo": ("ppo-lunarlander",)}),
     "halfcheetah": Experiment({"ppo": ("ppo-halfcheetah",)}),
 }

@@ -61,6 +61,12 @@ PRESETS = {
             train=TrainConfig(num_envs=8, rollout_steps=64, eval_every=10_000, eval_episodes=10),
         ),
         RunConfig(
+            preset="ppo-pendulum",
+            env_id="Pendulum-v1",
+            algo=PPOConfig(gamma=0.9, lr=1e-3, value_weight=0.25, normalize_obs=True, normalize_reward=True),
+            train=TrainConfig(rollout_steps=128, eval_every=10_000, eval_episodes=50),
+        ),
+        RunConfig(
             preset="ppo-lunarlander",
             env_id="LunarLander-v3",
             algo=PPOConfig(gamma=0.999, lam=0.98, epochs=4, entropy_weight=0.01, normalize_reward=True),
