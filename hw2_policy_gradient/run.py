@@ -17,17 +17,28 @@ from common.seeding import child_seed, seed_everything
 from common.types import require
 from common.video import film, opener
 from hw2_policy_gradient.actor_critic import ActorCritic, ActorCriticConfig
+from hw2_policy_gradient.natural_gradient import NaturalGradient, NaturalGradientConfig
 from hw2_policy_gradient.ppo import PPO, PPOConfig
+from hw2_policy_gradient.ppo_penalty import PPOPenalty, PPOPenaltyConfig
 from hw2_policy_gradient.reinforce import Reinforce, ReinforceConfig
 from hw2_policy_gradient.trainer import TrainConfig, train
+from hw2_policy_gradient.trpo import TRPO, TRPOConfig
 
 HOMEWORK = "hw2_policy_gradient"
-AGENTS = {ReinforceConfig: Reinforce, ActorCriticConfig: ActorCritic, PPOConfig: PPO}
+AGENTS = {
+    ReinforceConfig: Reinforce,
+    ActorCriticConfig: ActorCritic,
+    NaturalGradientConfig: NaturalGradient,
+    TRPOConfig: TRPO,
+    PPOConfig: PPO,
+    PPOPenaltyConfig: PPOPenalty,
+}
+Algo = ReinforceConfig | ActorCriticConfig | NaturalGradientConfig | TRPOConfig | PPOConfig | PPOPenaltyConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: ReinforceConfig | ActorCriticConfig | PPOConfig  # settings of the algorithm
+    algo: Algo  # settings of the algorithm
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
@@ -65,6 +76,64 @@ PRESETS = {
             env_id="Pendulum-v1",
             algo=PPOConfig(gamma=0.9, lr=1e-3, value_weight=0.25, normalize_obs=True, normalize_reward=True),
             train=TrainConfig(rollout_steps=128, eval_every=10_000, eval_episodes=50),
+        ),
+        RunConfig(
+            preset="npg-cartpole",
+            env_id="CartPole-v1",
+            algo=NaturalGradientConfig(lam=0.98, damping=1e-3),
+            train=TrainConfig(num_envs=16, rollout_steps=64),
+        ),
+        RunConfig(
+            preset="trpo-cartpole",
+            env_id="CartPole-v1",
+            algo=TRPOConfig(lam=0.98, damping=1e-3),
+            train=TrainConfig(num_envs=16, rollout_steps=64),
+        ),
+        RunConfig(
+            preset="ppo-penalty-cartpole",
+            env_id="CartPole-v1",
+            algo=PPOPenaltyConfig(lr=1e-3, batch_size=256),
+            train=TrainConfig(num_envs=32, rollout_steps=32),
+        ),
+        RunConfig(
+            preset="trpo-acrobot",
+            env_id="Acrobot-v1",
+            algo=TRPOConfig(normalize_obs=True, normalize_reward=True),
+            train=TrainConfig(num_envs=16, rollout_steps=128),
+        ),
+        RunConfig(
+            preset="trpo-lunarlander",
+            env_id="LunarLander-v3",
+            algo=TRPOConfig(gamma=0.999, lam=0.98, damping=1e-2, normalize_reward=True),
+            train=TrainConfig(
+                total_steps=1_000_000, num_envs=16, rollout_steps=256, eval_every=50_000, save_every=100_000
+            ),
+        ),
+        RunConfig(
+            preset="trpo-halfcheetah",
+            env_id="HalfCheetah-v5",
+            algo=TRPOConfig(normalize_obs=True, normalize_reward=True),
+            train=TrainConfig(
+                total_steps=1_000_000,
+                num_envs=16,
+                rollout_steps=128,
+                eval_every=50_000,
+                eval_episodes=10,
+                save_every=100_000,
+            ),
+        ),
+        RunConfig(
+            preset="trpo-hopper",
+            env_id="Hopper-v5",
+            algo=TRPOConfig(normalize_obs=True, normalize_reward=True),
+            train=TrainConfig(
+                total_steps=1_000_000,
+                num_envs=16,
+                rollout_steps=128,
+                eval_every=50_000,
+                eval_episodes=10,
+                save_every=100_000,
+            ),
         ),
         RunConfig(
             preset="ppo-lunarlander",

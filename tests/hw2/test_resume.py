@@ -17,6 +17,9 @@ RUNS = {
     "ppo-continuous": ["ppo-halfcheetah", *PENDULUM, "--algo.epochs", 2],
     "reinforce-discrete": ["reinforce-cartpole"],
     "reinforce-continuous": ["reinforce-cartpole", *PENDULUM],
+    "npg-discrete": ["npg-cartpole"],
+    "trpo-continuous": ["trpo-hopper", *PENDULUM],
+    "ppo-penalty-continuous": ["ppo-penalty-cartpole", *NORMALISED, "--algo.normalize-reward"],
     "actor-critic-discrete": ["actor-critic-cartpole"],
     "actor-critic-continuous": ["actor-critic-invertedpendulum", *NORMALISED],
 }

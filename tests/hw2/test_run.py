@@ -136,11 +136,17 @@ def test_a_learning_rate_that_blows_up_is_one_sentence(tmp_path, monkeypatch, ca
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-@pytest.mark.parametrize("preset", ["reinforce-cartpole", "actor-critic-cartpole", "ppo-cartpole"])
-def test_parameters_that_blow_up_are_never_saved(preset, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("preset", "rate"),
+    [
+        ("reinforce-cartpole", "lr"), ("actor-critic-cartpole", "lr"), ("ppo-cartpole", "lr"),
+        ("ppo-penalty-cartpole", "lr"), ("npg-cartpole", "value-lr"), ("trpo-cartpole", "value-lr"),
+    ],
+)  # fmt: skip
+def test_parameters_that_blow_up_are_never_saved(preset, rate, tmp_path, monkeypatch, capsys):
     """Also where the loss was finite and only the step was not."""
     options = ["--train.total-steps", 64, "--train.num-envs", 2, "--train.rollout-steps", 32]
-    assert main(monkeypatch, preset, "--algo.lr", "1e300", *options, "--out", tmp_path) == 2
+    assert main(monkeypatch, preset, f"--algo.{rate}", "1e300", *options, "--out", tmp_path) == 2
     assert "not finite" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.pt"))
 
