@@ -14,6 +14,9 @@ EXPERIMENTS = {
             "ppo": ("ppo-cartpole",),
             "actor-critic": ("actor-critic-cartpole",),
             "reinforce": ("reinforce-cartpole",),
+            "npg": ("npg-cartpole",),
+            "trpo": ("trpo-cartpole",),
+            "ppo-penalty": ("ppo-penalty-cartpole",),
         },
         TEN,
     ),
@@ -35,8 +38,10 @@ EXPERIMENTS = {
     ),
     "invertedpendulum": Experiment({"actor-critic": ("actor-critic-invertedpendulum",)}, FIVE),
     "pendulum": Experiment({"ppo": ("ppo-pendulum",)}, FIVE),
-    "lunarlander": Experiment({"ppo": ("ppo-lunarlander",)}),
-    "halfcheetah": Experiment({"ppo": ("ppo-halfcheetah",)}),
+    "acrobot": Experiment({"trpo": ("trpo-acrobot",)}, FIVE),
+    "lunarlander": Experiment({"ppo": ("ppo-lunarlander",), "trpo": ("trpo-lunarlander",)}),
+    "halfcheetah": Experiment({"ppo": ("ppo-halfcheetah",), "trpo": ("trpo-halfcheetah",)}),
+    "hopper": Experiment({"trpo": ("trpo-hopper",)}),
 }
 
 if __name__ == "__main__":
