@@ -8,6 +8,7 @@ A = GAE(gamma, lam), V fitted to A + V.  No gradient flows through A or the targ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 from common.networks import mlp
 from common.normalizer import RewardScaler
 from common.optim import conjugate_gradient, gradient_step
+from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
 from hw2_policy_gradient.policies import Policy, require_network
@@ -30,6 +32,7 @@ class NaturalGradientConfig:
     gamma: float = 0.99  # discount
     lam: float = 0.95  # GAE's lambda
     max_kl: float = 0.01  # eps in nats, what a step should move the policy by
+    max_kl_decay: bool = False  # linearly to zero over the run
     damping: float = 0.1  # times the identity, added to F
     cg_iterations: int = 10  # products F v per step
     value_lr: float = 1e-3  # learning rate of V
@@ -85,7 +88,7 @@ def natural_step(
     alpha is computed from x^T F x, x = F^-1 g, which is the same if x is exact. If conjugate gradient stops
     early, the step has a second-order KL of max_kl all the same.
     """
-    require(max_kl > 0, f"max_kl must be positive, got {max_kl}")
+    require(0 <= max_kl < math.inf, f"max_kl must be at least 0, got {max_kl}")
     require(bool(torch.isfinite(gradient).all()), "gradient must be finite, got nan or inf")
     largest = gradient.abs().max()
     if largest == 0:
@@ -133,12 +136,14 @@ class NaturalGradient:
         seed: int,
     ):
         self.config = config
+        self.max_kl = Linear(config.max_kl, 0.0 if config.max_kl_decay else config.max_kl, total_updates)
         self.generator = generator(seed, "explore", device=device)
         init = generator(seed, "init")
         self.policy = Policy(spec, config.hidden, config.log_std, config.normalize_obs, init).to(device)
         self.value = mlp(spec.obs_dim, *config.hidden, 1, generator=init).to(device)
         self.scale_reward = RewardScaler(spec.num_envs, config.gamma).to(device)
         self.value_optimizer = torch.optim.Adam(self.value.parameters(), config.value_lr, fused=True)
+        self.updates = 0
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         return self.policy.act(obs)
@@ -159,13 +164,14 @@ class NaturalGradient:
         )
         if c.normalize_obs:  # only now: within an iteration behaviour and update see the same inputs
             self.policy.normalize.update(rollout.obs)
+        self.updates += 1
         explained = explained_variance(target - advantage, target)
         return metrics | {"loss/value": loss.item(), "value/explained_variance": explained.item()}
 
     def actor_step(self, obs: Tensor, action: Tensor, advantage: Tensor) -> Metrics:
-        c, parameters = self.config, [*self.policy.parameters()]
+        c, parameters, max_kl = self.config, [*self.policy.parameters()], self.max_kl(self.updates)
         gradient = policy_gradient(self.policy, obs, action, advantage)
-        step = natural_step(gradient, fisher(self.policy, obs, c.damping), c.max_kl, c.cg_iterations)
+        step = natural_step(gradient, fisher(self.policy, obs, c.damping), max_kl, c.cg_iterations)
         pi_old = self.policy(obs).frozen()
         vector_to_parameters(parameters_to_vector(parameters).detach() + step, parameters)
         with torch.no_grad():

@@ -80,13 +80,13 @@ PRESETS = {
         RunConfig(
             preset="npg-cartpole",
             env_id="CartPole-v1",
-            algo=NaturalGradientConfig(lam=0.98, damping=1e-3),
+            algo=NaturalGradientConfig(lam=0.98, max_kl_decay=True, damping=1e-3),
             train=TrainConfig(num_envs=16, rollout_steps=64),
         ),
         RunConfig(
             preset="trpo-cartpole",
             env_id="CartPole-v1",
-            algo=TRPOConfig(lam=0.98, damping=1e-3),
+            algo=TRPOConfig(lam=0.98, max_kl_decay=True, damping=1e-3),
             train=TrainConfig(num_envs=16, rollout_steps=64),
         ),
         RunConfig(

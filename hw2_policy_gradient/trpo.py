@@ -19,6 +19,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from common.networks import mlp
 from common.normalizer import RewardScaler
+from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
 from hw2_policy_gradient.natural_gradient import fisher, fit_value, natural_step, policy_gradient
@@ -31,6 +32,7 @@ class TRPOConfig:
     gamma: float = 0.99  # discount
     lam: float = 0.95  # GAE's lambda
     max_kl: float = 0.01  # eps in nats, the mean over a rollout's states that no step exceeds
+    max_kl_decay: bool = False  # linearly to zero over the run
     damping: float = 0.1  # times the identity, added to F
     cg_iterations: int = 10  # products F v per step
     shrink: float = 0.8  # beta, what a refused step is multiplied by
@@ -78,12 +80,14 @@ class TRPO:
         self, spec: EnvSpec, config: TRPOConfig, total_updates: int, device: torch.device, seed: int
     ):
         self.config = config
+        self.max_kl = Linear(config.max_kl, 0.0 if config.max_kl_decay else config.max_kl, total_updates)
         self.generator = generator(seed, "explore", device=device)
         init = generator(seed, "init")
         self.policy = Policy(spec, config.hidden, config.log_std, config.normalize_obs, init).to(device)
         self.value = mlp(spec.obs_dim, *config.hidden, 1, generator=init).to(device)
         self.scale_reward = RewardScaler(spec.num_envs, config.gamma).to(device)
         self.value_optimizer = torch.optim.Adam(self.value.parameters(), config.value_lr, fused=True)
+        self.updates = 0
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         return self.policy.act(obs)
@@ -104,13 +108,14 @@ class TRPO:
         )
         if c.normalize_obs:  # only now: within an iteration behaviour and update see the same inputs
             self.policy.normalize.update(rollout.obs)
+        self.updates += 1
         explained = explained_variance(target - advantage, target)
         return metrics | {"loss/value": loss.item(), "value/explained_variance": explained.item()}
 
     def actor_step(self, obs: Tensor, action: Tensor, advantage: Tensor) -> Metrics:
-        c, parameters = self.config, [*self.policy.parameters()]
+        c, parameters, max_kl = self.config, [*self.policy.parameters()], self.max_kl(self.updates)
         gradient = policy_gradient(self.policy, obs, action, advantage)
-        step = natural_step(gradient, fisher(self.policy, obs, c.damping), c.max_kl, c.cg_iterations)
+        step = natural_step(gradient, fisher(self.policy, obs, c.damping), max_kl, c.cg_iterations)
         with torch.no_grad():
             pi_old = self.policy(obs).frozen()
             log_prob_old = pi_old.log_prob(action)
@@ -122,7 +127,7 @@ class TRPO:
                 return pi_old.kl(pi).mean().item(), ((ratio - 1) * advantage).mean().item()
 
             theta = parameters_to_vector(parameters)
-            theta, kl, gain, k = line_search(measure, theta, step, c.max_kl, c.shrink, c.backtracks)
+            theta, kl, gain, k = line_search(measure, theta, step, max_kl, c.shrink, c.backtracks)
             vector_to_parameters(theta, parameters)  # the last one measured may have been refused
             return {
                 "grad/norm": gradient.norm().item(),

@@ -250,6 +250,20 @@ def test_update_takes_the_natural_step_of_the_standardised_advantages(spec):
     assert 0.001 < metrics["policy/kl"] < 0.02
 
 
+@pytest.mark.parametrize("decay", [True, False])
+def test_length_of_the_step_falls_to_zero_over_the_run_if_asked(decay):
+    """The bound of update k of 10 is max_kl (1 - k / 10), the step as long as its root."""
+    learner, rollout = agent(max_kl_decay=decay), random_rollout(DISCRETE, 8)
+    start, lengths = parameters_to_vector(learner.policy.parameters()).detach(), []
+    for k in (0, 5, 9, 10, 11):
+        learner.updates = k
+        learner.actor_step(rollout.obs, rollout.action, rollout.reward)
+        lengths.append((parameters_to_vector(learner.policy.parameters()).detach() - start).norm().item())
+        vector_to_parameters(start, learner.policy.parameters())
+    factors = [1, 0.5**0.5, 0.1**0.5, 0, 0] if decay else [1] * 5
+    assert lengths == pytest.approx([f * lengths[0] for f in factors], rel=1e-3, abs=1e-6)
+
+
 def test_an_advantage_without_differences_moves_nothing():
     """Equal rewards, a critic that knows them: 0 / 0 of the step length must not appear."""
     learner, rollout = agent(), random_rollout(DISCRETE, 8)
@@ -324,6 +338,6 @@ def test_bad_arguments_are_named():
     ):
         with pytest.raises(UsageError, match=name):
             fisher_vector_product(policy, *args)
-    for g, max_kl, name in ((v, 0.0, "max_kl"), (v, math.nan, "max_kl"), (v * math.nan, 0.1, "gradient")):
+    for g, max_kl, name in ((v, -0.1, "max_kl"), (v, math.nan, "max_kl"), (v * math.nan, 0.1, "gradient")):
         with pytest.raises(UsageError, match=name):
             natural_step(g, lambda x: x, max_kl)

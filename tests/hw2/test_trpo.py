@@ -105,6 +105,19 @@ def test_refused_steps_leave_the_policy_as_it_was(monkeypatch):
     assert torch.equal(theta(learner), before)
 
 
+@pytest.mark.parametrize("decay", [True, False])
+def test_bound_falls_to_zero_over_the_run_if_asked(decay, monkeypatch):
+    """It is max_kl (1 - k / 10) in update k of 10."""
+    learner, bounds = agent(max_kl_decay=decay), []
+    search = lambda *args: bounds.append(args[3]) or line_search(*args)  # noqa: E731
+    monkeypatch.setattr(trpo, "line_search", search)
+    for _ in range(12):
+        metrics = learner.update(random_rollout(DISCRETE, 8))
+    factors = [*(1 - k / 10 for k in range(10)), 0, 0] if decay else [1] * 12
+    assert bounds == pytest.approx([0.01 * f for f in factors])
+    assert (metrics["policy/kl"] > 0) != decay
+
+
 def test_an_advantage_without_differences_moves_nothing():
     learner, rollout = agent(), random_rollout(DISCRETE, 8)
     before = theta(learner)
