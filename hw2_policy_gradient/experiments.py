@@ -14,11 +14,16 @@ EXPERIMENTS = {
             "ppo": ("ppo-cartpole",),
             "actor-critic": ("actor-critic-cartpole",),
             "reinforce": ("reinforce-cartpole",),
+        },
+        TEN,
+    ),
+    "trustregion": Experiment(
+        {
             "npg": ("npg-cartpole",),
             "trpo": ("trpo-cartpole",),
             "ppo-penalty": ("ppo-penalty-cartpole",),
         },
-        TEN,
+        FIVE,
     ),
     # One step of the lecture at a time: nothing, causality, the average as baseline, V as baseline.
     "baselines": Experiment(
