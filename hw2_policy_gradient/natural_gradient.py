@@ -19,7 +19,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from common.networks import mlp
 from common.normalizer import RewardScaler
-from common.optim import conjugate_gradient, gradient_step
+from common.optim import conjugate_gradient
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
@@ -119,9 +119,11 @@ def fit_value(
     losses = []
     for _ in range(epochs):
         order = torch.randperm(len(target), generator=generator, device=target.device)
-        for rows in order.split(batch_size):
-            loss = nn.functional.mse_loss(value(obs[rows]).squeeze(-1), target[rows])
-            gradient_step(loss, optimizer, [*value.parameters()], torch.inf)
+        for x, y in zip(obs[order].split(batch_size), target[order].split(batch_size), strict=True):
+            loss = nn.functional.mse_loss(value(x).squeeze(-1), y)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
             losses.append(loss.detach())
     return torch.stack(losses).mean()
 
