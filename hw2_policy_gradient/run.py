@@ -112,10 +112,18 @@ PRESETS = {
         RunConfig(
             preset="trpo-halfcheetah",
             env_id="HalfCheetah-v5",
-            algo=TRPOConfig(normalize_obs=True, normalize_reward=True),
+            algo=TRPOConfig(
+                gamma=0.98,
+                lam=0.92,
+                max_kl=0.02,
+                damping=0.01,
+                value_epochs=5,
+                log_std=-1.0,
+                normalize_obs=True,
+                normalize_reward=True,
+            ),
             train=TrainConfig(
                 total_steps=1_000_000,
-                num_envs=16,
                 rollout_steps=128,
                 eval_every=50_000,
                 eval_episodes=10,
