@@ -1,0 +1,223 @@
+"""The linear-quadratic regulator: dynamic programming in closed form (Kalman 1960).
+
+min sum_{t<T} 1/2 z_t' C_t z_t + z_t' c_t  +  1/2 x_T' C_final x_T + x_T' c_final,   z = [x; u]
+s.t. x_{t+1} = F_t z_t + f_t
+
+Backward, from V_T = C_final, v_T = c_final:           Forward:
+Q_t = C_t + F_t' V_{t+1} F_t                           u_t = K_t x_t + k_t
+q_t = c_t + F_t' (V_{t+1} f_t + v_{t+1})               x_{t+1} = F_t z_t + f_t
+K_t = -Q_uu^-1 Q_ux,  k_t = -Q_uu^-1 q_u
+V_t = Q_xx + Q_xu K + K' Q_ux + K' Q_uu K
+v_t = q_x + Q_xu k + K' q_u + K' Q_uu k
+
+Gaussian noise on x_{t+1} changes neither K nor k (certainty equivalence); it adds 1/2 sum_t tr(V_{t+1} W_t).
+n state, m control, T steps; ... any leading batch dimensions, which broadcast. Costs carry the 1/2.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from common.types import require
+
+DOUBLINGS = 60  # horizon 2^60: whatever has not settled by then never will
+
+
+class LQRSolution(NamedTuple):
+    """u = K_t x + k_t; the cost from x on is V_t(x) = 1/2 x' V_t x + x' v_t + const_t."""
+
+    K: Tensor  # [..., T, m, n], carries its minus sign
+    k: Tensor  # [..., T, m]
+    V: Tensor  # [..., T+1, n, n]
+    v: Tensor  # [..., T+1, n]
+    const: Tensor  # [..., T+1]
+    Q_uu: Tensor  # [..., T, m, m]
+
+    def cost_to_go(self, x: Tensor, t: int = 0) -> Tensor:
+        """V_t(x): [..., n] -> [...]"""
+        return dot(x, 0.5 * mv(self.V[..., t, :, :], x) + self.v[..., t, :]) + self.const[..., t]
+
+
+def lqr(
+    F: Tensor,
+    f: Tensor,
+    C: Tensor,
+    c: Tensor,
+    C_final: Tensor | None = None,
+    c_final: Tensor | None = None,
+) -> LQRSolution:
+    """The backward recursion. F [..., T, n, n+m], f [..., T, n], C [..., T, n+m, n+m], c [..., T, n+m],
+    C_final [..., n, n] and c_final [..., n], zero where None."""
+    require(F.ndim >= 3, f"F must be [..., T, n, n+m], got {list(F.shape)}")
+    T, n, m = F.shape[-3], F.shape[-2], F.shape[-1] - F.shape[-2]
+    require(min(T, n, m) >= 1, f"F must be [..., T, n, n+m] with T, n, m at least 1, got {list(F.shape)}")
+    C_final = F.new_zeros(n, n) if C_final is None else C_final
+    c_final = F.new_zeros(n) if c_final is None else c_final
+    parts = {  # what each must end in
+        "F": (F, (T, n, n + m)),
+        "f": (f, (T, n)),
+        "C": (C, (T, n + m, n + m)),
+        "c": (c, (T, n + m)),
+        "C_final": (C_final, (n, n)),
+        "c_final": (c_final, (n,)),
+    }
+    for name, (x, shape) in parts.items():
+        _check(name, x, shape, symmetric=name in ("C", "C_final"))
+    leading = [tuple(x.shape[: x.ndim - len(shape)]) for x, shape in parts.values()]
+    try:
+        batch = torch.broadcast_shapes(*leading)
+    except RuntimeError:
+        require(False, f"{', '.join(parts)} must have batch dimensions that broadcast, got {leading}")
+
+    V, v = C_final.expand(*batch, n, n), c_final.expand(*batch, n)
+    const = v.new_zeros(batch)
+    steps = [(V, v, const)]
+    gains = []
+    for t in reversed(range(T)):
+        f_t = f[..., t, :]
+        Q, q = q_function(F[..., t, :, :], f_t, C[..., t, :, :], c[..., t, :], V, v)
+        K, k, definite = minimizer(Q, q, n)
+        if not definite:
+            require(bool(Q.isfinite().all()), "F must be tame enough for a finite cost, got an overflow")
+            require(False, "C must make every Q_uu positive definite: there is no minimum over u otherwise")
+        const = const + dot(f_t, 0.5 * mv(V, f_t) + v) + 0.5 * dot(k, q[..., n:])
+        V, v = value_function(Q, q, K, k)
+        gains.append((K, k, Q[..., n:, n:]))
+        steps.append((V, v, const))
+    K, k, Q_uu, V, v, const = (
+        torch.stack(xs[::-1]).movedim(0, len(batch))
+        for rows in (gains, steps)
+        for xs in zip(*rows, strict=True)
+    )
+    return LQRSolution(K, k, V, v, const, Q_uu)
+
+
+def q_function(F: Tensor, f: Tensor, C: Tensor, c: Tensor, V: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    """Q [..., n+m, n+m] and q [..., n+m] of one step: the cost now and from x' on, as a function of z."""
+    return C + F.mT @ V @ F, c + mv(F.mT, mv(V, f) + v)
+
+
+def minimizer(Q: Tensor, q: Tensor, n: int) -> tuple[Tensor, Tensor, bool]:
+    """K = -Q_uu^-1 Q_ux [..., m, n], k = -Q_uu^-1 q_u [..., m]; is every Q_uu positive definite?"""
+    indefinite = torch.linalg.cholesky_ex(Q[..., n:, n:]).info.any()
+    Kk = -torch.linalg.solve_ex(Q[..., n:, n:], torch.cat([Q[..., n:, :n], q[..., n:, None]], -1)).result
+    return Kk[..., :n], Kk[..., n], not indefinite
+
+
+def value_function(Q: Tensor, q: Tensor, K: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+    """V [..., n, n] and v [..., n] under u = Kx + k, whether or not that minimises Q."""
+    n = K.shape[-1]
+    Q_xx, Q_xu, Q_uu = Q[..., :n, :n], Q[..., :n, n:], Q[..., n:, n:]
+    half = (Q_xu + 0.5 * K.mT @ Q_uu) @ K
+    V = Q_xx + half + half.mT
+    return 0.5 * (V + V.mT), q[..., :n] + mv(Q_xu, k) + mv(K.mT, q[..., n:] + mv(Q_uu, k))
+
+
+def forward(
+    F: Tensor, f: Tensor, K: Tensor, k: Tensor, x0: Tensor, noise: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """The forward recursion from x0 [..., n]: x [..., T+1, n] and u [..., T, m]. noise [..., T, n] is added
+    to x_{t+1}; zero K plays k as a plan, whatever happens."""
+    f = f if noise is None else f + noise
+    batch = torch.broadcast_shapes(F.shape[:-3], f.shape[:-2], K.shape[:-3], k.shape[:-2], x0.shape[:-1])
+    x, u = [x0.expand(*batch, -1)], []
+    for t in range(F.shape[-3]):
+        u.append(mv(K[..., t, :, :], x[-1]) + k[..., t, :])
+        x.append(mv(F[..., t, :, :], torch.cat([x[-1], u[-1]], -1)) + f[..., t, :])
+    return torch.stack(x, -2), torch.stack(u, -2)
+
+
+def dare(A: Tensor, B: Tensor, Q: Tensor, R: Tensor) -> tuple[Tensor, Tensor]:
+    """Infinite horizon, cost 1/2 sum_t x'Qx + u'Ru: P = Q + A'P(A + BK), K = -(R + B'PB)^-1 B'PA.
+
+    A [..., n, n], B [..., n, m], Q [..., n, n], R [..., m, m] -> P [..., n, n], K [..., m, n].
+    """
+    return _dare(A, B, Q, R, ("A", "B", "Q", "R"))
+
+
+def _dare(A: Tensor, B: Tensor, Q: Tensor, R: Tensor, names: tuple[str, ...]) -> tuple[Tensor, Tensor]:
+    """By doubling (Chu, Fan, Lin and Wang 2004): after j rounds H is the V of horizon 2^j."""
+    require(B.ndim >= 2, f"{names[1]} must be a matrix, got {list(B.shape)}")
+    n, m = B.shape[-2:]
+    for name, x, shape in zip(names, (A, B, Q, R), ((n, n), (n, m), (n, n), (m, m)), strict=True):
+        _check(name, x, shape, symmetric=name not in names[:2])
+    require(not torch.linalg.cholesky_ex(R).info.any(), f"{names[3]} must be positive definite")
+    lowest = torch.linalg.eigvalsh(Q)[..., 0] + 1e-10 * Q.abs().amax((-2, -1))
+    require(bool((lowest >= 0).all()), f"{names[2]} must be positive semidefinite")
+
+    eye = torch.eye(n, dtype=A.dtype, device=A.device)
+    E, G, H = torch.broadcast_tensors(A, B @ torch.linalg.solve(R, B.mT), Q)
+    for _ in range(DOUBLINGS):
+        W = torch.linalg.solve_ex(eye + G @ H, torch.cat([E, G], -1)).result  # (I + GH)^-1 [E, G]
+        dG, dH = E @ W[..., n:] @ E.mT, E.mT @ H @ W[..., :n]
+        E, G, H = E @ W[..., :n], G + 0.5 * (dG + dG.mT), H + 0.5 * (dH + dH.mT)
+        if not dH.abs().amax() > 1e-17 * H.abs().amax():  # settled, or nan
+            break
+    P = policy_cost(A, B, Q, R, _gain(A, B, R, H))  # one step of Newton's method removes the rounding
+    K = _gain(A, B, R, P)
+    ok = bool(P.isfinite().all()) and bool((torch.linalg.eigvals(A + B @ K).abs() < 1).all())
+    sentence = "({0}, {1}) must be stabilisable and ({0}, {2}) detectable: no gain found stabilises"
+    require(ok, sentence.format(*names))
+    return P, K
+
+
+def _gain(A: Tensor, B: Tensor, R: Tensor, P: Tensor) -> Tensor:
+    return -torch.linalg.solve_ex(R + B.mT @ P @ B, B.mT @ P @ A).result
+
+
+def policy_cost(A: Tensor, B: Tensor, Q: Tensor, R: Tensor, K: Tensor) -> Tensor:
+    """P = Q + K'RK + (A + BK)'P(A + BK) for a gain that stabilises; nan or inf for another (Smith 1968)."""
+    E, P = A + B @ K, Q + K.mT @ R @ K
+    for _ in range(DOUBLINGS):
+        dP = E.mT @ P @ E
+        P, E = P + 0.5 * (dP + dP.mT), E @ E
+        if not dP.abs().amax() > 1e-17 * P.abs().amax():
+            break
+    return P
+
+
+class LQGSolution(NamedTuple):
+    """u = K x^, where x^ = x- + L (y - H x-) corrects the prediction x- = A x^ + B u."""
+
+    K: Tensor  # [..., m, n]
+    L: Tensor  # [..., n, p]
+    P: Tensor  # [..., n, n]; 1/2 x'Px is the cost to go of a known state
+    S: Tensor  # [..., n, n] covariance of x - x-, before y is seen
+    cost: Tensor  # [...] mean cost per step
+
+
+def lqg(A: Tensor, B: Tensor, H: Tensor, Q: Tensor, R: Tensor, W: Tensor, N: Tensor) -> LQGSolution:
+    """x' = Ax + Bu + w, y = Hx + e, w ~ N(0, W), e ~ N(0, N), mean cost 1/2 (x'Qx + u'Ru) per step.
+
+    Separation (Wonham 1968): the regulator of the known state and the Kalman filter, its dual, each on its
+    own. H [..., p, n], W [..., n, n], N [..., p, p]; the rest as in `dare`.
+    """
+    P, K = dare(A, B, Q, R)
+    S, _ = _dare(A.mT, H.mT, W, N, ("A'", "H'", "W", "N"))
+    L = S @ torch.linalg.solve(H @ S @ H.mT + N, H).mT
+    unknown = S - L @ H @ S  # covariance of x - x^
+    excess = K.mT @ (R + B.mT @ P @ B) @ K
+    return LQGSolution(K, L, P, S, 0.5 * ((P * W).sum((-2, -1)) + (excess * unknown).sum((-2, -1))))
+
+
+def mv(A: Tensor, x: Tensor) -> Tensor:
+    """A x: [..., i, j], [..., j] -> [..., i]"""
+    return (A @ x[..., None])[..., 0]
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """x'y: [..., n], [..., n] -> [...]"""
+    return (x * y).sum(-1)
+
+
+def _check(name: str, x: Tensor, shape: tuple[int, ...], symmetric: bool = False) -> None:
+    ok = x.ndim >= len(shape) and x.shape[x.ndim - len(shape) :] == shape
+    require(ok, f"{name} must end in {list(shape)}, got {list(x.shape)}")
+    require(x.is_floating_point(), f"{name} must be a floating tensor, got {x.dtype}")
+    require(bool(x.sum().isfinite() or x.isfinite().all()), f"{name} must be finite, got nan or inf")
+    if symmetric and not torch.equal(x, x.mT):  # the rounding of a product S'S is forgiven
+        gap = float((x - x.mT).abs().max() / x.abs().max())
+        require(gap < 1e-6, f"{name} must be symmetric, got a relative gap of {gap:.1g}")
