@@ -205,7 +205,7 @@ def lqg(A: Tensor, B: Tensor, H: Tensor, Q: Tensor, R: Tensor, W: Tensor, N: Ten
 
 def mv(A: Tensor, x: Tensor) -> Tensor:
     """A x: [..., i, j], [..., j] -> [..., i]"""
-    return (A @ x[..., None])[..., 0]
+    return torch.mv(A, x) if A.ndim == 2 and x.ndim == 1 else (A @ x[..., None])[..., 0]
 
 
 def dot(x: Tensor, y: Tensor) -> Tensor:
