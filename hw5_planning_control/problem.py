@@ -34,6 +34,7 @@ class TrajectoryProblem:
     u_low: Tensor | float | None = None  # [m] or one number for all; None is no limit
     u_high: Tensor | float | None = None  # [m] or one number for all
     args: tuple[Tensor, ...] = ()  # each [..., T+1, *], with the batch dimensions of x0
+    jacobian: Callable[..., Tensor] | None = None  # x, u, *args_t -> df/d[x; u] [n, n+m]; None: autograd
 
     def __post_init__(self):
         x0, T = self.x0, self.horizon
@@ -64,14 +65,55 @@ class TrajectoryProblem:
         """[..., m] -> [..., m] within the limits."""
         return u.clamp(self.u_low, self.u_high) if self.limited else u
 
-    def expand(self, *batch: int) -> TrajectoryProblem:
-        """The same problem with these batch dimensions, which those of x0 must broadcast to."""
-        own = self.x0.shape[:-1]
-        args = (
-            arg.reshape(*[1] * (len(batch) - len(own)), *arg.shape).expand(*batch, *arg.shape[len(own) :])
-            for arg in self.args
-        )
-        return replace(self, x0=self.x0.expand(*batch, -1), args=tuple(args))
+    def limits_around(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """How far u [..., m] is from its limits: u_low - u and u_high - u, infinite where there is none."""
+        low = -torch.inf if self.u_low is None else self.u_low
+        high = torch.inf if self.u_high is None else self.u_high
+        return low - u, high - u
+
+    def start(self, u: Tensor) -> tuple[TrajectoryProblem, Tensor, Tensor, Tensor]:
+        """Check u [..., T, m] against the problem. The problem with batch dimensions as u's and x0's
+        broadcast, and there x [..., T+1, n], u [..., T, m] and the cost [...] that u leads to."""
+        x0, T = self.x0, self.horizon
+        ok = isinstance(u, Tensor) and u.ndim >= 2 and u.shape[-2] == T and u.shape[-1] >= 1
+        require(ok, f"u_init must be [..., {T}, m], got {_what(u)}")
+        require(u.dtype == x0.dtype, f"u_init must be {x0.dtype} as x0 is, got {u.dtype}")
+        require(bool(u.isfinite().all()), "u_init must be finite, got nan or inf")
+        for name in ("u_low", "u_high"):
+            limit = getattr(self, name)
+            ok = limit is None or limit.numel() in (1, u.shape[-1])
+            require(ok, f"{name} must have the size {u.shape[-1]} of u, got {_what(limit)}")
+        require(torch.equal(self.clip(u), u), "u_init must lie within u_low and u_high")
+        try:
+            batch = torch.broadcast_shapes(x0.shape[:-1], u.shape[:-2])
+        except RuntimeError:
+            require(False, f"u_init must have batch dimensions as x0 {_what(x0)} has, got {_what(u)}")
+        problem, u = self._expand(batch), u.expand(*batch, *u.shape[-2:])
+        problem._check_functions(u)
+        x = problem.rollout(u)
+        require(bool(x.isfinite().all()), "dynamics must give finite states from u_init, got nan or inf")
+        cost = problem.total_cost(x, u)
+        require(bool(cost.isfinite().all()), "cost and final_cost must be finite from u_init, got nan or inf")
+        return problem, x, u, cost
+
+    def _expand(self, batch: torch.Size) -> TrajectoryProblem:
+        own = self.x0.ndim - 1
+        new = (None,) * (len(batch) - own)
+        args = tuple(arg[new].expand(*batch, *arg.shape[own:]) for arg in self.args)
+        return replace(self, x0=self.x0.expand(*batch, -1), args=args)
+
+    def _check_functions(self, u: Tensor) -> None:
+        """Once, on the first state of the first problem: the sizes and the type of what they return."""
+        dims = self.x0.ndim - 1
+        x, u = self.x0.flatten(0, -2)[0] if dims else self.x0, u.flatten(0, -2)[0]
+        args = [arg.flatten(0, dims)[0] for arg in self.args]
+        for name, y, shape in (
+            ("dynamics", self.dynamics(x, u, *args), x.shape),
+            ("cost", self.cost(x, u, *args), ()),
+            ("final_cost", self.final_cost(x, *args), ()),
+        ):
+            ok = isinstance(y, Tensor) and y.shape == shape and y.dtype == x.dtype
+            require(ok, f"{name} must return {list(shape)} {x.dtype} for one state, got {_what(y)}")
 
     def rollout(self, u: Tensor) -> Tensor:
         """The states x [..., T+1, n] that u [..., T, m] leads to."""
@@ -80,16 +122,19 @@ class TrajectoryProblem:
             x.append(step(x[-1], u[..., t, :], *self.args_at(t)))
         return torch.stack(x, -2)
 
-    def args_at(self, t: int) -> tuple[Tensor, ...]:
-        return tuple(arg.select(self.x0.ndim - 1, t) for arg in self.args)
-
     def total_cost(self, x: Tensor, u: Tensor) -> Tensor:
         """sum_t c(x_t, u_t) + c_T(x_T) of x [..., T+1, n], u [..., T, m]: [...]"""
         dims = u.ndim - 2
-        before = (arg.narrow(dims, 0, self.horizon) for arg in self.args)
-        running = over_batch(self.cost, dims + 1)(x[..., :-1, :], u, *before)
-        final = over_batch(self.final_cost, dims)(x[..., -1, :], *self.args_at(self.horizon))
-        return running.sum(-1) + final
+        running = over_batch(self.cost, dims + 1)(x[..., :-1, :], u, *self.running_args())
+        return running.sum(-1) + over_batch(self.final_cost, dims)(x[..., -1, :], *self.args_at(self.horizon))
+
+    def args_at(self, t: int) -> list[Tensor]:
+        """Row t of every argument: [..., *]"""
+        return [arg.select(self.x0.ndim - 1, t) for arg in self.args]
+
+    def running_args(self) -> list[Tensor]:
+        """All rows but the last: [..., T, *]"""
+        return [arg.narrow(self.x0.ndim - 1, 0, self.horizon) for arg in self.args]
 
 
 class Solution(NamedTuple):
