@@ -120,10 +120,15 @@ def table(frame: np.recarray) -> str:
         seconds = np.median([part.wall_s[part.seed == seed].max() for seed in np.unique(part.seed)])
         lines.append(
             f"| {algo} | {env_id} | {len(last)} | {part.step.max():,} "
-            f"| {iqm(last):,.0f} [{low:,.0f}, {high:,.0f}] | {last.min():,.0f} to {last.max():,.0f} "
-            f"| {best.min():,.0f} | {seconds:,.0f} |"
+            f"| {_short(iqm(last))} [{_short(low)}, {_short(high)}] "
+            f"| {_short(last.min())} to {_short(last.max())} | {_short(best.min())} | {seconds:,.0f} |"
         )
     return "\n".join(lines)
+
+
+def _short(score: float) -> str:
+    """Whole numbers from a hundred up, four digits below."""
+    return f"{score:,.0f}" if abs(score) >= 100 else f"{score:.4g}"
 
 
 def plot_curves(axes: Axes, frame: np.recarray, reference: dict[str, float] | None = None) -> None:
@@ -160,11 +165,19 @@ def plot_all(frame: np.recarray) -> Figure:
     return figure
 
 
-def plot_run(directory: Path, reference: dict[str, float] | None = None) -> Path:
-    """directory/curve.png: mean of the evaluation episodes, and the band from the worst to the best."""
+def plot_run(
+    directory: Path,
+    reference: dict[str, float] | None = None,
+    xlabel: str = "environment steps",
+    cost: bool = False,
+) -> Path:
+    """directory/curve.png: mean of the evaluation episodes, and the band from the worst to the best.
+    `cost`: the returns are costs with their sign turned, and drawn as costs."""
     rows = [row for row in read_rows(directory / "metrics.jsonl") if row["split"] == "eval"]
-    step, mean, low, high = (
-        [row[key] for row in rows] for key in ("step", "return_mean", "return_min", "return_max")
+    sign = -1 if cost else 1
+    step = [row["step"] for row in rows]
+    mean, low, high = (
+        [sign * row[key] for row in rows] for key in ("return_mean", "return_min", "return_max")
     )
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
@@ -174,8 +187,9 @@ def plot_run(directory: Path, reference: dict[str, float] | None = None) -> Path
     for name, value in (reference or {}).items():
         axes.axhline(value, color="gray", linestyle="--", linewidth=1, label=name)
     title = f"{frame.algo[0]} on {frame.env_id[0]}, seed {frame.seed[0]}"
-    axes.set(xlabel="environment steps", ylabel="return", title=title)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.set(xlabel=xlabel, ylabel="cost" if cost else "return", title=title)
+    axes.set_yscale("log" if cost and min(mean + low + high) > 0 else "linear")
+    axes.legend(loc="upper right" if cost else "lower right", fontsize=8)
     figure.savefig(directory / "curve.png", dpi=120)
     return directory / "curve.png"
 

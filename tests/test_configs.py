@@ -76,7 +76,7 @@ def test_every_setting_is_explained_in_the_help(run, preset):
 def test_preset_is_named_after_algorithm_and_environment(run, preset):
     _, env = preset.preset.rsplit("-", 1)
     assert preset.preset == preset.preset.lower()
-    assert preset.env_id.lower().startswith(env)
+    assert preset.env_id.lower().removeprefix("course/").startswith(env)
     assert run.PRESETS[preset.preset] is preset
 
 

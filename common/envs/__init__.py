@@ -11,3 +11,9 @@ gym.register(
     max_episode_steps=500,
     reward_threshold=475.0,
 )
+for name in ("DoubleIntegrator", "PendulumSwingUp", "CartPoleSwingUp", "AcrobotSwingUp", "Quadrotor"):
+    gym.register(
+        f"course/{name}-v0",
+        entry_point="common.envs.control_env:ControlEnv",
+        kwargs={"env_id": f"course/{name}-v0"},
+    )
