@@ -1,0 +1,33 @@
+"""python -m hw5_planning_control.experiments [NAME...] --seeds 0 1 2: every curve of this homework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.sweep import Experiment, main
+from hw5_planning_control.run import HOMEWORK, PRESETS
+
+DOUBLE = ("lqr-doubleintegrator",)
+EXPERIMENTS = {
+    # The seed draws the first controls.
+    "swingup": Experiment({"ilqr": ("ilqr-cartpole",)}),
+    # Linear against quadratic convergence; the start is the same for all seeds but for its noise.
+    "acrobot": Experiment(
+        {
+            "ilqr": ("ilqr-acrobot", "--train.start-std", "0.01"),
+            "ddp": ("ddp-acrobot", "--train.start-std", "0.01"),
+        }
+    ),
+    # What feedback and replanning are worth under noise; on this task both are the optimum.
+    "noise": Experiment(
+        {
+            "open loop": (*DOUBLE, "--train.no-feedback"),
+            "feedback": DOUBLE,
+            "replanning": (*DOUBLE, "--train.no-feedback", "--train.replan-every", "1"),
+        }
+    ),
+    "pendulum": Experiment({"cem": ("cem-pendulum",), "mppi": ("mppi-pendulum",)}),
+}
+
+if __name__ == "__main__":
+    main(HOMEWORK, PRESETS, EXPERIMENTS, Path(__file__).parent / "results")

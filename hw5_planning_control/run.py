@@ -1,0 +1,167 @@
+"""python -m hw5_planning_control.run ilqr-acrobot --seed 3 --algo.tolerance 1e-8"""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from dataclasses import dataclass, field
+
+import torch
+
+from common import checkpoint, cli, device
+from common.envs import registry
+from common.envs.control_tasks import task_of
+from common.logger import RunLogger, read_rows
+from common.results import plot_run
+from common.seeding import child_seed, seed_everything
+from common.types import require
+from common.video import film, opener
+from hw5_planning_control.ilqr import ILQRConfig
+from hw5_planning_control.planners import (
+    CEMConfig,
+    LQRConfig,
+    MPPIConfig,
+    cem_planner,
+    ddp_planner,
+    ilqr_planner,
+    lqr_planner,
+    mppi_planner,
+)
+from hw5_planning_control.trainer import (
+    ControlConfig,
+    Controller,
+    OptimizeConfig,
+    control,
+    optimize,
+    pool,
+)
+
+HOMEWORK = "hw5_planning_control"
+PLANNERS = {
+    "lqr": lqr_planner,
+    "ilqr": ilqr_planner,
+    "ilqr-mpc": ilqr_planner,
+    "ddp": ddp_planner,
+    "cem": cem_planner,
+    "mppi": mppi_planner,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig(cli.RunOptions):
+    algo: LQRConfig | ILQRConfig | CEMConfig | MPPIConfig  # settings of the planner
+    train: OptimizeConfig | ControlConfig = field(default_factory=OptimizeConfig)  # settings of the loop
+
+    @property
+    def is_cost(self) -> bool:
+        """Is minus the return a cost, or the return a reward of Gymnasium's?"""
+        return self.env_id.startswith("course/")
+
+
+PENDULUM = ControlConfig(horizon=30, replan_every=1)  # 50 episodes of 200 steps
+PRESETS = {
+    config.preset: config
+    for config in (
+        RunConfig(
+            preset="ilqr-cartpole",
+            env_id="course/CartPoleSwingUp-v0",
+            algo=ILQRConfig(iterations=100, tolerance=0.01),
+        ),
+        RunConfig(
+            preset="ilqr-pendulum",
+            env_id="course/PendulumSwingUp-v0",
+            algo=ILQRConfig(iterations=200, tolerance=1e-4),
+        ),
+        RunConfig(
+            preset="ilqr-acrobot",
+            env_id="course/AcrobotSwingUp-v0",
+            algo=ILQRConfig(iterations=200),
+            train=OptimizeConfig(start_std=0.0),
+        ),
+        RunConfig(
+            preset="ddp-acrobot",
+            env_id="course/AcrobotSwingUp-v0",
+            algo=ILQRConfig(iterations=200),
+            train=OptimizeConfig(start_std=0.0),
+        ),
+        RunConfig(
+            preset="ilqr-quadrotor",
+            env_id="course/Quadrotor-v0",
+            algo=ILQRConfig(iterations=200, tolerance=1e-4),
+        ),
+        RunConfig(
+            preset="ilqr-mpc-cartpole",
+            env_id="course/CartPoleSwingUp-v0",
+            algo=ILQRConfig(iterations=60, tolerance=0.1),
+            train=ControlConfig(total_steps=1_000, noise=0.005, replan_every=10),
+        ),
+        RunConfig(
+            preset="lqr-doubleintegrator",
+            env_id="course/DoubleIntegrator-v0",
+            algo=LQRConfig(),
+            train=ControlConfig(num_envs=40, noise=0.1),
+        ),
+        RunConfig(preset="cem-pendulum", env_id="Pendulum-v1", algo=CEMConfig(), train=PENDULUM),
+        RunConfig(preset="mppi-pendulum", env_id="Pendulum-v1", algo=MPPIConfig(), train=PENDULUM),
+    )
+}
+
+
+def run(config: RunConfig) -> str:
+    require(device.setup(config.device, config.threads).type == "cpu", "device must be cpu for this homework")
+    seed_everything(config.seed)
+    task, train = task_of(config.env_id), config.train
+    search = isinstance(train, ControlConfig)
+    envs = registry.make_envs(config.env_id, train.num_envs if search else train.starts)
+    if search and train.noise:
+        require(config.is_cost, f"noise must be 0 in {config.env_id}, whose dynamics are Gymnasium's own")
+        envs.set_attr("noise", train.noise)
+    start = {"step": 0, "wall_s": 0.0}
+    if config.resume and (saved := checkpoint.load_latest(config.resume / "checkpoint")):
+        start = saved
+    if config.resume and (config.resume / "summary.json").exists():
+        left = search and start["step"] < train.total_steps
+        require(left, f"{config.resume} is finished" + ("; raise --train.total-steps to go on" * search))
+    start = start if search else {"step": 0, "wall_s": 0.0}  # an optimiser's few seconds are done again
+    planner = PLANNERS[config.preset.rsplit("-", 1)[0]]
+
+    def make_controller(seed: int) -> Controller:
+        plan = planner(task, config.algo, torch.Generator().manual_seed(seed))
+        return Controller(plan, task, train.horizon, train.replan_every, train.feedback)
+
+    directory = cli.run_directory(config, HOMEWORK)
+    total = train.total_steps if search else config.algo.iterations
+    logger = RunLogger(directory, total, start["step"], start["wall_s"])
+    status, found = "failed", {}
+    try:
+        if search:
+            status = control(make_controller, task, envs, logger, train, config.seed, start["step"])
+            found = pool(row for row in read_rows(directory / "metrics.jsonl") if row["split"] == "eval")
+            controller = make_controller(child_seed(config.seed, "film"))
+        else:
+            plan = planner(task, config.algo, torch.Generator())
+            found, best = optimize(plan, task, envs, logger, train, config.seed)
+            status, controller = "finished", Controller(lambda x, u: best, task)
+    finally:
+        command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
+        logger.close(status, **found, command=command, device="cpu")
+        envs.close()
+    if status == "interrupted":
+        print(f"interrupted; go on with: python -m {HOMEWORK}.run --resume {shlex.quote(str(directory))}")
+        return status
+    xlabel = "environment steps" if search else "accepted steps of the optimiser"
+    print(f"curve: {opener()} {plot_run(directory, xlabel=xlabel, cost=config.is_cost)}")
+    if config.video:
+        path = directory / "video" / f"{config.preset}.mp4"
+        if film(controller, config.env_id, path, child_seed(config.seed, "video")):
+            print(f"video: {opener()} {path}")
+    mean = -found["return_mean"] if config.is_cost else found["return_mean"]
+    print(
+        f"final {'cost' if config.is_cost else 'return'} {mean:.6g} +- {found['return_std']:.6g} "
+        f"over {found['episodes']} episodes, {logger.wall_s:.1f} s, {directory}"
+    )
+    return status
+
+
+if __name__ == "__main__":
+    cli.main(PRESETS, default="ilqr-cartpole", run=run)
