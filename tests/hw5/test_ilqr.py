@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.envs.linear_quadratic import random_linear_quadratic
+from common.envs.mujoco_dynamics import MujocoDynamics
 from common.envs.systems import DoubleIntegrator
 from hw5_planning_control.box_qp import box_qp
 from hw5_planning_control.derivatives import expand
@@ -263,6 +264,25 @@ def test_what_does_not_converge_says_so_and_keeps_the_best():
     assert not bool(solution.converged)
     assert all(bool(part.isfinite().all()) for part in solution)
     assert float(solution.cost) <= float(solution.cost_history[0])
+
+
+def test_a_mujoco_pendulum_is_caught():
+    """Two links on a cart, tilted by 0.05 rad either way: by finite differences, under the motor's limit."""
+    system = MujocoDynamics("InvertedDoublePendulum-v5")
+    problem = TrajectoryProblem(
+        system,
+        lambda x, u: 0.5 * x.square().sum() + 0.01 * u.square().sum(),
+        lambda x: 100 * x.square().sum(),
+        torch.tensor([0.0, 0.05, -0.05, 0.0, 0.0, 0.0], **F64),
+        horizon=12,
+        u_low=system.u_low,
+        u_high=system.u_high,
+        jacobian=system.jacobian,
+    )
+    solution = ilqr(problem, zeros(problem), ILQRConfig(tolerance=1e-4))
+    assert bool(solution.converged)
+    assert float(solution.cost) < 0.01 * float(solution.cost_history[0])
+    assert float(solution.x[-1, 1:3].abs().max()) < 0.02
 
 
 def test_no_graph_is_kept():
