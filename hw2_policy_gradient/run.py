@@ -92,7 +92,7 @@ PRESETS = {
         RunConfig(
             preset="ppo-penalty-cartpole",
             env_id="CartPole-v1",
-            algo=PPOPenaltyConfig(lr=1e-3, batch_size=256),
+            algo=PPOPenaltyConfig(lam=0.9, lr=1e-3, batch_size=256, normalize_reward=True),
             train=TrainConfig(num_envs=32, rollout_steps=32),
         ),
         RunConfig(
