@@ -133,7 +133,7 @@ PRESETS = {
         RunConfig(
             preset="trpo-hopper",
             env_id="Hopper-v5",
-            algo=TRPOConfig(normalize_obs=True, normalize_reward=True),
+            algo=TRPOConfig(value_epochs=5, normalize_obs=True, normalize_reward=True),
             train=TrainConfig(
                 total_steps=1_000_000,
                 num_envs=16,
