@@ -10,6 +10,7 @@ import pytest
 
 from common.results import best_and_last, load_runs
 from hw2_policy_gradient.run import PRESETS, run
+from tests.helpers import rows, run_directory
 
 
 def learn(preset: str, out, seed: int = 0) -> tuple[float, float]:
@@ -30,6 +31,28 @@ def test_actor_critic_balances_the_pendulum(tmp_path):
     best, last = learn("actor-critic-invertedpendulum", tmp_path)
     assert best >= 1000
     assert last >= 900
+
+
+def assert_trust_region(preset: str, out) -> None:
+    """No step of the run left the region of its time or lost by the old surrogate, and most did move."""
+    config = PRESETS[preset]
+    steps = [row for row in rows(run_directory(out)) if row["split"] == "train"]
+    assert len(steps) == config.train.updates
+    for k, row in enumerate(steps):
+        left = 1 - k / len(steps) if config.algo.max_kl_decay else 1
+        assert row["policy/kl"] <= config.algo.max_kl * left
+        assert row["policy/improvement"] >= 0
+    moved = [row["policy/improvement"] > 0 for row in steps]
+    assert sum(moved) > 0.9 * len(steps)
+    assert any(row["policy/backtracks"] > 0 for row in steps)  # so that the search was put to the test
+
+
+def test_trpo_solves_cartpole_and_never_leaves_its_trust_region(tmp_path):
+    """Random policy 22, highest 500. Five seeds: best and last window 500 in all."""
+    best, last = learn("trpo-cartpole", tmp_path)
+    assert best >= 475
+    assert last >= 450
+    assert_trust_region("trpo-cartpole", tmp_path)
 
 
 @pytest.mark.learning
