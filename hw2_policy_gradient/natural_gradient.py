@@ -50,6 +50,7 @@ class NaturalGradientConfig:
         require_network(self.hidden, self.log_std)
 
 
+@torch.enable_grad()
 def fisher(policy: nn.Module, obs: Tensor, damping: float) -> Callable[[Tensor], Tensor]:
     """v -> (F + damping I) v: [P] -> [P] over the policy's P parameters, F the mean over obs [..., D].
 
@@ -68,6 +69,7 @@ def fisher(policy: nn.Module, obs: Tensor, damping: float) -> Callable[[Tensor],
         ok = ok and bool(torch.isfinite(vector).all())
         wanted, got = (f"{list(x.shape)} {x.dtype}" for x in (slope, vector))
         require(ok, f"vector must be finite and {wanted} as the parameters are, got {got}")
+        vector = vector.detach()  # constant, wherever it came from
         with torch.enable_grad():
             image = torch.autograd.grad(slope @ vector, parameters, retain_graph=True)
         return parameters_to_vector(image) + damping * vector

@@ -115,9 +115,20 @@ def test_fisher_of_a_rollout_is_the_mean_over_its_states(spec):
 def test_product_leaves_the_policy_as_it_is(spec):
     policy = small_policy(spec)
     before = parameters_to_vector(policy.parameters()).clone()
-    fisher_vector_product(policy, observations(policy), torch.ones_like(before).detach(), 0.1)
+    fisher_vector_product(policy, observations(policy), torch.ones_like(before), 0.1)
     assert torch.equal(parameters_to_vector(policy.parameters()), before)
     assert all(p.grad is None for p in policy.parameters())
+
+
+def test_product_takes_the_vector_as_a_constant_with_or_without_autograd():
+    """A gradient that still hangs on the parameters must not be differentiated once more."""
+    policy = small_policy(DISCRETE)
+    obs, attached = observations(policy), parameters_to_vector(policy.parameters())
+    expected = fisher_vector_product(policy, obs, attached.detach(), 0.1)
+    torch.testing.assert_close(fisher_vector_product(policy, obs, attached, 0.1), expected)
+    assert not fisher_vector_product(policy, obs, attached, 0.1).requires_grad
+    with torch.no_grad():
+        torch.testing.assert_close(fisher_vector_product(policy, obs, attached, 0.1), expected)
 
 
 def kl_of_step(policy: Policy, obs: torch.Tensor, step: torch.Tensor) -> float:
