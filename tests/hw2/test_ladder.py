@@ -97,15 +97,27 @@ def test_each_rung_is_quieter(few_fits):
 
 
 def test_no_baseline_knows_the_episode_that_it_is_subtracted_from(few_fits):
-    """Other rewards in the last column change its own estimate and no other."""
+    """Other rewards in a column of the second half change its own estimate and no other."""
     agent, rollout = cartpole(12)
     before = estimates(agent, rollout)
-    reward = rollout.reward.clone()
-    reward[:, -1] *= 3
-    after = estimates(agent, rollout._replace(reward=reward))
-    for name in ESTIMATORS:
-        assert torch.equal(before[name][:-1], after[name][:-1]), name
-        assert not torch.equal(before[name][-1], after[name][-1]), name
+    for column in (0, 5):
+        reward, others = rollout.reward.clone(), torch.arange(6) != column
+        reward[:, 6 + column] *= 3
+        after = estimates(agent, rollout._replace(reward=reward))
+        for name in ESTIMATORS:
+            assert torch.equal(before[name][others], after[name][others]), name
+            assert not torch.equal(before[name][column], after[name][column]), name
+
+
+def test_every_step_of_the_first_episode_counts(few_fits):
+    """The last column by itself: its return times the sum of the scores up to the step that ended it."""
+    agent, rollout = cartpole(12)
+    end = int(rollout.ended[:, -1].int().argmax()) + 1
+    log_prob = agent.policy(rollout.obs[:end, -1]).log_prob(rollout.action[:end, -1]).sum()
+    whole = (0.99 ** torch.arange(end) * rollout.reward[:end, -1]).sum()
+    expected = torch.autograd.grad(log_prob * whole, [*agent.policy.parameters()])
+    got = estimates(agent, rollout)["total return"][-1]
+    torch.testing.assert_close(got, torch.cat([g.flatten() for g in expected]), rtol=1e-4, atol=1e-3)
 
 
 def test_only_the_first_episode_of_a_column_counts(few_fits):
