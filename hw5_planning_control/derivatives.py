@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from hw5_planning_control.lqr import mv
 from hw5_planning_control.problem import TrajectoryProblem, over_batch
+from hw5_planning_control.small_matrices import mv
 
 Function = Callable[..., Tensor]
 

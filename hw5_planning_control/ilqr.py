@@ -26,8 +26,8 @@ from torch.nn.functional import pad
 from common.types import require
 from hw5_planning_control.box_qp import box_qp, free_block
 from hw5_planning_control.derivatives import Expansion, expand
-from hw5_planning_control.lqr import dot, mv
 from hw5_planning_control.problem import Solution, TrajectoryProblem, over_batch
+from hw5_planning_control.small_matrices import dot, mv
 
 
 @dataclass(frozen=True)

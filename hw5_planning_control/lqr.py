@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from common.types import require
+from hw5_planning_control.small_matrices import batch_innermost, dot, mm, mv
 
 DOUBLINGS = 60  # horizon 2^60: whatever has not settled by then never will
 
@@ -72,13 +73,14 @@ def lqr(
     except RuntimeError:
         require(False, f"{', '.join(parts)} must have batch dimensions that broadcast, got {leading}")
 
-    V, v = C_final.expand(*batch, n, n), c_final.expand(*batch, n)
+    V = batch_innermost(C_final.expand(*batch, n, n), 2)
+    v = batch_innermost(c_final.expand(*batch, n), 1)
     const = v.new_zeros(batch)
-    steps = [(V, v, const)]
-    gains = []
+    steps, gains = [(V, v, const)], []
     for t in reversed(range(T)):
-        f_t = f[..., t, :]
-        Q, q = q_function(F[..., t, :, :], f_t, C[..., t, :, :], c[..., t, :], V, v)
+        F_t, C_t = (batch_innermost(x[..., t, :, :], 2) for x in (F, C))
+        f_t, c_t = (batch_innermost(x[..., t, :], 1) for x in (f, c))
+        Q, q = q_function(F_t, f_t, C_t, c_t, V, v)
         K, k, definite = minimizer(Q, q, n)
         if not definite:
             require(bool(Q.isfinite().all()), "F must be tame enough for a finite cost, got an overflow")
@@ -87,23 +89,21 @@ def lqr(
         V, v = value_function(Q, q, K, k)
         gains.append((K, k, Q[..., n:, n:]))
         steps.append((V, v, const))
-    K, k, Q_uu, V, v, const = (
-        torch.stack(xs[::-1]).movedim(0, len(batch))
-        for rows in (gains, steps)
-        for xs in zip(*rows, strict=True)
-    )
+    solved = (_stack(xs[::-1], len(batch)) for rows in (gains, steps) for xs in zip(*rows, strict=True))
+    K, k, Q_uu, V, v, const = solved
     return LQRSolution(K, k, V, v, const, Q_uu)
 
 
 def q_function(F: Tensor, f: Tensor, C: Tensor, c: Tensor, V: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Q [..., n+m, n+m] and q [..., n+m] of one step: the cost now and from x' on, as a function of z."""
-    return C + F.mT @ V @ F, c + mv(F.mT, mv(V, f) + v)
+    return C + mm(F.mT, mm(V, F)), c + mv(F.mT, mv(V, f) + v)
 
 
 def minimizer(Q: Tensor, q: Tensor, n: int) -> tuple[Tensor, Tensor, bool]:
     """K = -Q_uu^-1 Q_ux [..., m, n], k = -Q_uu^-1 q_u [..., m]; is every Q_uu positive definite?"""
     indefinite = torch.linalg.cholesky_ex(Q[..., n:, n:]).info.any()
-    Kk = -torch.linalg.solve_ex(Q[..., n:, n:], torch.cat([Q[..., n:, :n], q[..., n:, None]], -1)).result
+    Q_ux_q_u = torch.cat([Q[..., n:, :n], q[..., n:, None]], -1)
+    Kk = batch_innermost(-torch.linalg.solve_ex(Q[..., n:, n:], Q_ux_q_u).result, 2)
     return Kk[..., :n], Kk[..., n], not indefinite
 
 
@@ -111,9 +111,16 @@ def value_function(Q: Tensor, q: Tensor, K: Tensor, k: Tensor) -> tuple[Tensor, 
     """V [..., n, n] and v [..., n] under u = Kx + k, whether or not that minimises Q."""
     n = K.shape[-1]
     Q_xx, Q_xu, Q_uu = Q[..., :n, :n], Q[..., :n, n:], Q[..., n:, n:]
-    half = (Q_xu + 0.5 * K.mT @ Q_uu) @ K
-    V = Q_xx + half + half.mT
-    return 0.5 * (V + V.mT), q[..., :n] + mv(Q_xu, k) + mv(K.mT, q[..., n:] + mv(Q_uu, k))
+    half = mm(Q_xu + 0.5 * mm(K.mT, Q_uu), K)
+    v = q[..., :n] + mv(Q_xu, k) + mv(K.mT, q[..., n:] + mv(Q_uu, k))
+    return 0.5 * (Q_xx + Q_xx.mT) + half + half.mT, v
+
+
+def _stack(xs: list[Tensor], batch: int) -> Tensor:
+    """Time goes behind the batch dimensions; the memory stays as the steps have it."""
+    stacked = torch.stack([x.permute((*range(batch, x.ndim), *range(batch))) for x in xs])
+    dims = stacked.ndim - batch
+    return stacked.permute((*range(dims, stacked.ndim), *range(dims)))
 
 
 def forward(
@@ -201,16 +208,6 @@ def lqg(A: Tensor, B: Tensor, H: Tensor, Q: Tensor, R: Tensor, W: Tensor, N: Ten
     unknown = S - L @ H @ S  # covariance of x - x^
     excess = K.mT @ (R + B.mT @ P @ B) @ K
     return LQGSolution(K, L, P, S, 0.5 * ((P * W).sum((-2, -1)) + (excess * unknown).sum((-2, -1))))
-
-
-def mv(A: Tensor, x: Tensor) -> Tensor:
-    """A x: [..., i, j], [..., j] -> [..., i]"""
-    return torch.mv(A, x) if A.ndim == 2 and x.ndim == 1 else (A @ x[..., None])[..., 0]
-
-
-def dot(x: Tensor, y: Tensor) -> Tensor:
-    """x'y: [..., n], [..., n] -> [...]"""
-    return (x * y).sum(-1)
 
 
 def _check(name: str, x: Tensor, shape: tuple[int, ...], symmetric: bool = False) -> None:

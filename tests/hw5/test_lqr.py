@@ -132,6 +132,15 @@ def test_a_batch_is_a_loop():
                 torch.testing.assert_close(ours[i, j], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_hundreds_of_problems_are_a_loop():
+    """Where the products take another way through memory."""
+    s = random_linear_quadratic(5, 4, 2, seeded(9), batch=(300,))
+    together = solve(s)
+    for i in (0, 150, 299):
+        for ours, expected in zip(together, solve(one(s, i)), strict=True):
+            torch.testing.assert_close(ours[i], expected, rtol=1e-12, atol=1e-12)
+
+
 def test_noise_changes_the_cost_but_not_the_policy():
     """Certainty equivalence: lqr never sees W, and its policy stays a minimum of the exact mean cost."""
     s = random_linear_quadratic(8, 3, 2, seeded(4))

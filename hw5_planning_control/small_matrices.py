@@ -1,0 +1,46 @@
+"""Products of thousands of small matrices, quicker than a batched matrix product on a CPU.
+
+For 4 x 4 matrices torch.bmm spends its time on bookkeeping. With the batch innermost in memory, A B is the
+sum of the outer products of A's columns and B's rows, each one long vectorised multiplication. Shapes stay
+[..., i, j] throughout; only the strides know.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+MANY = 256  # matrices from which the sum of outer products is worth it
+SMALL = 16  # and its most terms
+
+
+def batch_innermost(x: Tensor, dims: int) -> Tensor:
+    """The same tensor, its last `dims` dimensions outermost in memory."""
+    batch = x.ndim - dims
+    if batch == 0:
+        return x
+    return (
+        x.permute(*range(batch, x.ndim), *range(batch))
+        .contiguous()
+        .permute(*range(dims, x.ndim), *range(dims))
+    )
+
+
+def mm(A: Tensor, B: Tensor) -> Tensor:
+    """A B: [..., i, j], [..., j, k] -> [..., i, k]"""
+    if A.shape[-1] > SMALL or A[..., 0, 0].numel() < MANY:
+        return A @ B
+    product = A[..., :, :1] * B[..., :1, :]
+    for j in range(1, A.shape[-1]):
+        product = product.addcmul_(A[..., :, j : j + 1], B[..., j : j + 1, :])
+    return product
+
+
+def mv(A: Tensor, x: Tensor) -> Tensor:
+    """A x: [..., i, j], [..., j] -> [..., i]"""
+    return torch.mv(A, x) if A.ndim == 2 and x.ndim == 1 else mm(A, x[..., None])[..., 0]
+
+
+def dot(x: Tensor, y: Tensor) -> Tensor:
+    """x'y: [..., n], [..., n] -> [...]"""
+    return (x * y).sum(-1)
