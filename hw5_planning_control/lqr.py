@@ -96,7 +96,7 @@ def lqr(
 
 def q_function(F: Tensor, f: Tensor, C: Tensor, c: Tensor, V: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Q [..., n+m, n+m] and q [..., n+m] of one step: the cost now and from x' on, as a function of z."""
-    return C + mm(F.mT, mm(V, F)), c + mv(F.mT, mv(V, f) + v)
+    return mm(F.mT, mm(V, F), plus=C), c + mv(F.mT, mv(V, f) + v)
 
 
 def minimizer(Q: Tensor, q: Tensor, n: int) -> tuple[Tensor, Tensor, bool]:
@@ -111,9 +111,9 @@ def value_function(Q: Tensor, q: Tensor, K: Tensor, k: Tensor) -> tuple[Tensor, 
     """V [..., n, n] and v [..., n] under u = Kx + k, whether or not that minimises Q."""
     n = K.shape[-1]
     Q_xx, Q_xu, Q_uu = Q[..., :n, :n], Q[..., :n, n:], Q[..., n:, n:]
-    half = mm(Q_xu + 0.5 * mm(K.mT, Q_uu), K)
+    half = mm(Q_xu + 0.5 * mm(K.mT, Q_uu), K, plus=0.5 * Q_xx)
     v = q[..., :n] + mv(Q_xu, k) + mv(K.mT, q[..., n:] + mv(Q_uu, k))
-    return 0.5 * (Q_xx + Q_xx.mT) + half + half.mT, v
+    return half + half.mT, v  # symmetric, or rounding would grow with the open loop
 
 
 def _stack(xs: list[Tensor], batch: int) -> Tensor:

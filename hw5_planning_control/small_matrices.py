@@ -26,14 +26,13 @@ def batch_innermost(x: Tensor, dims: int) -> Tensor:
     )
 
 
-def mm(A: Tensor, B: Tensor) -> Tensor:
-    """A B: [..., i, j], [..., j, k] -> [..., i, k]"""
+def mm(A: Tensor, B: Tensor, plus: Tensor | None = None) -> Tensor:
+    """A B + plus: [..., i, j], [..., j, k], [..., i, k] -> [..., i, k]"""
     if A.shape[-1] > SMALL or A[..., 0, 0].numel() < MANY:
-        return A @ B
-    product = A[..., :, :1] * B[..., :1, :]
-    for j in range(1, A.shape[-1]):
-        product = product.addcmul_(A[..., :, j : j + 1], B[..., j : j + 1, :])
-    return product
+        return A @ B if plus is None else plus + A @ B
+    for column, row in zip(A.split(1, -1), B.split(1, -2), strict=True):
+        plus = column * row if plus is None else torch.addcmul(plus, column, row)
+    return plus
 
 
 def mv(A: Tensor, x: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ def test_products_are_matmuls(batch, inner):
     expected = torch.matmul(A, B)
     for left, right in ((A, B), (batch_innermost(A, 2), batch_innermost(B, 2)), (A, batch_innermost(B, 2))):
         torch.testing.assert_close(mm(left, right), expected, rtol=1e-13, atol=1e-13)
+        torch.testing.assert_close(mm(left, right, plus=expected), 2 * expected, rtol=1e-13, atol=1e-13)
         torch.testing.assert_close(mv(left, right[..., 1]), expected[..., 1], rtol=1e-13, atol=1e-13)
     assert torch.equal(A, normal(*batch, 3, inner))  # added up elsewhere
 
