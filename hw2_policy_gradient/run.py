@@ -170,6 +170,38 @@ PRESETS = {
                 save_every=100_000,
             ),
         ),
+        RunConfig(
+            preset="ppo-hopper",
+            env_id="Hopper-v5",
+            algo=PPOConfig(value_weight=0.25, log_std=-0.5, normalize_obs=True, normalize_reward=True),
+            train=TrainConfig(
+                total_steps=1_000_000,
+                rollout_steps=256,
+                eval_every=50_000,
+                eval_episodes=10,
+                save_every=100_000,
+            ),
+        ),
+        RunConfig(
+            preset="ppo-swimmer",
+            env_id="Swimmer-v5",
+            algo=PPOConfig(
+                gamma=0.9999,
+                lam=0.98,
+                lr=6e-4,
+                batch_size=256,
+                normalize_obs=True,
+                normalize_reward=True,
+            ),
+            train=TrainConfig(
+                total_steps=1_000_000,
+                num_envs=4,
+                rollout_steps=1024,
+                eval_every=50_000,
+                eval_episodes=10,
+                save_every=100_000,
+            ),
+        ),
     )
 }
 
