@@ -37,7 +37,17 @@ EXPERIMENTS = {
             ),
             "reward-to-go": ("reinforce-cartpole", "--algo.baseline", "none"),
             "average baseline": ("reinforce-cartpole", "--algo.baseline", "average"),
+            "optimal baseline": ("reinforce-cartpole", "--algo.baseline", "optimal"),
             "learned baseline": ("reinforce-cartpole",),
+            "GAE": ("actor-critic-cartpole",),
+        },
+        FIVE,
+    ),
+    # The velocities are hidden: a policy of the last observation cannot know them, one that remembers can.
+    "memory": Experiment(
+        {
+            "recurrent ppo": ("recurrent-ppo-cartpole",),
+            "ppo": ("ppo-cartpole", "--env-id", "course/CartPoleNoVelocity-v0"),
         },
         FIVE,
     ),
@@ -46,7 +56,9 @@ EXPERIMENTS = {
     "acrobot": Experiment({"trpo": ("trpo-acrobot",)}, FIVE),
     "lunarlander": Experiment({"ppo": ("ppo-lunarlander",), "trpo": ("trpo-lunarlander",)}),
     "halfcheetah": Experiment({"ppo": ("ppo-halfcheetah",), "trpo": ("trpo-halfcheetah",)}),
-    "hopper": Experiment({"trpo": ("trpo-hopper",)}),
+    "hopper": Experiment({"ppo": ("ppo-hopper",), "trpo": ("trpo-hopper",)}),
+    # The trap: with the usual discount the return of a whole stroke is out of sight.
+    "swimmer": Experiment({"ppo": ("ppo-swimmer",), "gamma 0.99": ("ppo-swimmer", "--algo.gamma", "0.99")}),
 }
 
 if __name__ == "__main__":

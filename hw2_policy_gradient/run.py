@@ -20,6 +20,7 @@ from hw2_policy_gradient.actor_critic import ActorCritic, ActorCriticConfig
 from hw2_policy_gradient.natural_gradient import NaturalGradient, NaturalGradientConfig
 from hw2_policy_gradient.ppo import PPO, PPOConfig
 from hw2_policy_gradient.ppo_penalty import PPOPenalty, PPOPenaltyConfig
+from hw2_policy_gradient.recurrent import RecurrentPPO, RecurrentPPOConfig
 from hw2_policy_gradient.reinforce import Reinforce, ReinforceConfig
 from hw2_policy_gradient.trainer import TrainConfig, train
 from hw2_policy_gradient.trpo import TRPO, TRPOConfig
@@ -32,8 +33,17 @@ AGENTS = {
     TRPOConfig: TRPO,
     PPOConfig: PPO,
     PPOPenaltyConfig: PPOPenalty,
+    RecurrentPPOConfig: RecurrentPPO,
 }
-Algo = ReinforceConfig | ActorCriticConfig | NaturalGradientConfig | TRPOConfig | PPOConfig | PPOPenaltyConfig
+Algo = (
+    ReinforceConfig
+    | ActorCriticConfig
+    | NaturalGradientConfig
+    | TRPOConfig
+    | PPOConfig
+    | PPOPenaltyConfig
+    | RecurrentPPOConfig
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,8 +84,8 @@ PRESETS = {
         RunConfig(
             preset="ppo-pendulum",
             env_id="Pendulum-v1",
-            algo=PPOConfig(gamma=0.9, lr=1e-3, value_weight=0.25, normalize_obs=True, normalize_reward=True),
-            train=TrainConfig(rollout_steps=128, eval_every=10_000, eval_episodes=50),
+            algo=PPOConfig(gamma=0.95, lr=1e-3, value_weight=0.25, normalize_obs=True, normalize_reward=True),
+            train=TrainConfig(num_envs=4, eval_every=10_000, eval_episodes=50),
         ),
         RunConfig(
             preset="npg-cartpole",
@@ -93,6 +103,12 @@ PRESETS = {
             preset="ppo-penalty-cartpole",
             env_id="CartPole-v1",
             algo=PPOPenaltyConfig(lam=0.9, lr=1e-3, batch_size=256, normalize_reward=True),
+            train=TrainConfig(num_envs=32, rollout_steps=32),
+        ),
+        RunConfig(
+            preset="recurrent-ppo-cartpole",
+            env_id="course/CartPoleNoVelocity-v0",
+            algo=RecurrentPPOConfig(lam=0.9, lr=2e-3, clip_decay=True, epochs=4, batch_envs=16),
             train=TrainConfig(num_envs=32, rollout_steps=32),
         ),
         RunConfig(
