@@ -25,9 +25,11 @@ CPU = torch.device("cpu")
 
 
 HW2 = "hw2_policy_gradient.run"
-# A fork of a process that has imported the packages starts three seconds sooner than a new one.
+# A fork of a process that has imported the packages starts four seconds sooner than a new one.
 CONTEXT = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
-CONTEXT.set_forkserver_preload(["tests.helpers", HW2, "hw5_planning_control.run", "common.results"])
+CONTEXT.set_forkserver_preload(
+    ["tests.helpers", HW2, "hw5_planning_control.run", "common.results", "torch._dynamo"]
+)
 
 
 class Process:

@@ -19,17 +19,18 @@ RUNS = {
     "reinforce-continuous": ["reinforce-cartpole", *PENDULUM],
     "npg-discrete": ["npg-cartpole"],
     "trpo-continuous": ["trpo-hopper", *PENDULUM],
+    "recurrent-ppo-discrete": ["recurrent-ppo-cartpole"],
     "ppo-penalty-continuous": ["ppo-penalty-cartpole", *NORMALISED, "--algo.normalize-reward"],
     "actor-critic-discrete": ["actor-critic-cartpole"],
     "actor-critic-continuous": ["actor-critic-invertedpendulum", *NORMALISED],
 }
-BRIEF = ["--train.save-every", 4096, "--train.eval-every", 4096, "--train.eval-episodes", 2]
+BRIEF = ["--train.save-every", 2048, "--train.eval-every", 2048, "--train.eval-episodes", 2]
 
 
 @pytest.mark.parametrize("name", RUNS)
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(name, tmp_path):
     """The killed run is also the second run of the same command: up to there both must agree as well."""
-    args = [*RUNS[name], *BRIEF, "--train.total-steps", 12_288, "--seed", 7]
+    args = [*RUNS[name], *BRIEF, "--train.total-steps", 6144, "--seed", 7]
     whole = run(*args, "--out", tmp_path / "whole")
     assert whole.returncode == 0, whole.stderr
     expected = rows(run_directory(tmp_path / "whole"))
