@@ -149,7 +149,9 @@ PRESETS = {
         RunConfig(
             preset="trpo-hopper",
             env_id="Hopper-v5",
-            algo=TRPOConfig(value_epochs=5, normalize_obs=True, normalize_reward=True),
+            algo=TRPOConfig(
+                max_kl=0.02, max_kl_decay=True, value_epochs=5, normalize_obs=True, normalize_reward=True
+            ),
             train=TrainConfig(
                 total_steps=1_000_000,
                 num_envs=16,
