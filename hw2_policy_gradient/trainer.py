@@ -5,13 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import gymnasium as gym
+import numpy as np
 
 from common import checkpoint
 from common.evaluation import evaluate
 from common.logger import RunLogger
 from common.rollout import Collector
 from common.seeding import child_seed, seed_everything
-from common.types import Agent, require, require_at_least
+from common.types import Agent, Metrics, require, require_at_least
+
+LOG_EVERY = 256  # environment steps between rows of metrics; shorter rollouts share one, as their mean
 
 
 @dataclass(frozen=True)
@@ -52,18 +55,22 @@ def train(
     size, end = config.rollout_size, config.updates * config.rollout_size
     _begin(collector, seed, step)
     with checkpoint.stop_signals() as stop:
-        stopping = False
+        stopping, rows = False, []
         while step < end and not stopping:
-            started = logger.wall_s
+            if not rows:
+                started = logger.wall_s
             rollout, episodes = collector.collect(agent.explore, config.rollout_steps)
             stopping = bool(stop)
             save = stopping or step + size == end or _passes(step, size, config.save_every)
-            losses = agent.update(rollout.cut() if save else rollout)
+            score = step + size == end or _passes(step, size, config.eval_every)
+            rows.append(agent.update(rollout.cut() if save else rollout) | episodes)
             step += size
-            speed = {"speed/steps_per_s": size / (logger.wall_s - started)}
-            logger.write("train", step, losses | episodes | speed)
+            if save or score or _passes(step - size, size, LOG_EVERY):
+                speed = {"speed/steps_per_s": size * len(rows) / (logger.wall_s - started)}
+                logger.write("train", step, _mean(rows) | speed)
+                rows = []
             checkpoint.require_finite(agent, step)
-            if _passes(step - size, size, config.eval_every) or step == end:
+            if score:
                 logger.write("eval", step, evaluate(agent.act, eval_envs, child_seed(seed, "eval", step)))
             if save:
                 state = checkpoint.state_of(agent)
@@ -76,6 +83,12 @@ def _begin(collector: Collector, seed: int, step: int) -> None:
     """Resumed or not, what follows a checkpoint starts from here: no environment state is ever stored."""
     seed_everything(child_seed(seed, "global", step))
     collector.reset(child_seed(seed, "env", step), step)
+
+
+def _mean(rows: list[Metrics]) -> Metrics:
+    """Of each key over the rows that have it: an episode does not end in every rollout."""
+    keys = dict.fromkeys(key for row in rows for key in row)
+    return {key: float(np.mean([row[key] for row in rows if key in row])) for key in keys}
 
 
 def _passes(step: int, size: int, every: int) -> bool:

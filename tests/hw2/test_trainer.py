@@ -1,7 +1,7 @@
 """The loop with a stand-in agent, and the infinite horizon: who takes a time limit for an end learns a
 wrong value."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ class Stand:
     def update(self, rollout):
         self.updates += 1
         self.notes.rollouts.append(rollout)
-        return {"loss/policy": self.loss}
+        return {"loss/policy": self.loss, "value/updates": self.updates}
 
 
 def go(folder, agent, config, envs=None, step=0):
@@ -60,9 +60,23 @@ def test_rounds_up_to_whole_rollouts_and_ends_with_an_evaluation(tmp_path):
     agent = Stand()
     assert go(tmp_path, agent, CONFIG) == "finished"
     rows = read_rows(tmp_path / "metrics.jsonl")
-    assert [row["step"] for row in rows if row["split"] == "train"] == [8 * (k + 1) for k in range(13)]
     assert [row["step"] for row in rows if row["split"] == "eval"] == [24, 40, 64, 80, 104]
     assert agent.updates == CONFIG.updates == 13
+
+
+def test_a_row_of_metrics_is_the_mean_of_short_rollouts(tmp_path):
+    """Of LOG_EVERY = 256 steps, or fewer before an evaluation or a checkpoint."""
+    go(tmp_path, Stand(), replace(CONFIG, total_steps=640, eval_every=600, save_every=640))
+    rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if row["split"] == "train"]
+    assert [row["step"] for row in rows] == [256, 512, 600, 640]
+    assert [row["value/updates"] for row in rows] == [16.5, 48.5, 70, 78]
+    assert [row["rollout/return_mean"] for row in rows] == [3] * 4
+
+
+def test_a_long_rollout_has_a_row_of_its_own(tmp_path):
+    go(tmp_path, Stand(), replace(CONFIG, total_steps=3000, rollout_steps=150, save_every=10**6))
+    rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if row["split"] == "train"]
+    assert [row["step"] for row in rows] == [300 * (k + 1) for k in range(10)]
 
 
 def test_episodes_start_anew_after_a_checkpoint_only(tmp_path):
@@ -79,7 +93,7 @@ def test_episodes_start_anew_after_a_checkpoint_only(tmp_path):
 
 
 def test_nan_loss_stops_before_anything_is_saved(tmp_path):
-    with pytest.raises(FloatingPointError, match="not finite at step 8: loss/policy"):
+    with pytest.raises(FloatingPointError, match="not finite at step 24: loss/policy"):
         go(tmp_path, Stand(loss=np.nan), CONFIG)
     assert not (tmp_path / "checkpoint").exists()
 
