@@ -25,6 +25,22 @@ EXPERIMENTS = {
         },
         FIVE,
     ),
+    "parallel": Experiment(
+        {
+            "online actor-critic": ("online-actor-critic-cartpole",),
+            "a2c": ("a2c-cartpole",),
+            "a2c, shared trunk": ("a2c-cartpole", "--algo.shared"),
+            "a3c": ("a3c-cartpole",),
+        },
+        FIVE,
+    ),
+    # What a second worker brings: seconds to compare, so run it with --jobs 1 and on idle cores.
+    "workers": Experiment(
+        {
+            "a3c, 1 worker": ("a3c-cartpole", "--algo.workers", "1"),
+            "a3c, 2 workers": ("a3c-cartpole", "--algo.workers", "2"),
+        },
+    ),
     # One step of the lecture at a time: nothing, causality, the average as baseline, V as baseline.
     "baselines": Experiment(
         {
@@ -54,7 +70,9 @@ EXPERIMENTS = {
     "invertedpendulum": Experiment({"actor-critic": ("actor-critic-invertedpendulum",)}, FIVE),
     "pendulum": Experiment({"ppo": ("ppo-pendulum",)}, FIVE),
     "acrobot": Experiment({"trpo": ("trpo-acrobot",)}, FIVE),
-    "lunarlander": Experiment({"ppo": ("ppo-lunarlander",), "trpo": ("trpo-lunarlander",)}),
+    "lunarlander": Experiment(
+        {"ppo": ("ppo-lunarlander",), "trpo": ("trpo-lunarlander",), "a2c": ("a2c-lunarlander",)}
+    ),
     "halfcheetah": Experiment({"ppo": ("ppo-halfcheetah",), "trpo": ("trpo-halfcheetah",)}),
     "hopper": Experiment({"ppo": ("ppo-hopper",), "trpo": ("trpo-hopper",)}),
     # The trap: with the usual discount the return of a whole stroke is out of sight.

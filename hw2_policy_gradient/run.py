@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 
 import gymnasium as gym
 
@@ -16,6 +17,8 @@ from common.rollout import Collector
 from common.seeding import child_seed, seed_everything
 from common.types import require
 from common.video import film, opener
+from hw2_policy_gradient.a2c import A2C, A2CConfig
+from hw2_policy_gradient.a3c import A3C, A3CConfig, Workers, share_imports
 from hw2_policy_gradient.actor_critic import ActorCritic, ActorCriticConfig
 from hw2_policy_gradient.natural_gradient import NaturalGradient, NaturalGradientConfig
 from hw2_policy_gradient.ppo import PPO, PPOConfig
@@ -29,6 +32,8 @@ HOMEWORK = "hw2_policy_gradient"
 AGENTS = {
     ReinforceConfig: Reinforce,
     ActorCriticConfig: ActorCritic,
+    A2CConfig: A2C,
+    A3CConfig: A3C,
     NaturalGradientConfig: NaturalGradient,
     TRPOConfig: TRPO,
     PPOConfig: PPO,
@@ -38,6 +43,8 @@ AGENTS = {
 Algo = (
     ReinforceConfig
     | ActorCriticConfig
+    | A2CConfig
+    | A3CConfig
     | NaturalGradientConfig
     | TRPOConfig
     | PPOConfig
@@ -80,6 +87,32 @@ PRESETS = {
             env_id="InvertedPendulum-v5",
             algo=ActorCriticConfig(),
             train=TrainConfig(num_envs=8, rollout_steps=64, eval_every=10_000, eval_episodes=10),
+        ),
+        RunConfig(
+            preset="online-actor-critic-cartpole",
+            env_id="CartPole-v1",
+            algo=A2CConfig(lr=5e-4),
+            train=TrainConfig(num_envs=1, rollout_steps=1),
+        ),
+        RunConfig(
+            preset="a2c-cartpole",
+            env_id="CartPole-v1",
+            algo=A2CConfig(gamma=0.98, lr=5e-3),
+            train=TrainConfig(num_envs=16, rollout_steps=16),
+        ),
+        RunConfig(
+            preset="a2c-lunarlander",
+            env_id="LunarLander-v3",
+            algo=A2CConfig(gamma=0.995, lr=2e-3, entropy_weight=0.01),
+            train=TrainConfig(
+                total_steps=1_000_000, num_envs=16, rollout_steps=16, eval_every=50_000, save_every=100_000
+            ),
+        ),
+        RunConfig(
+            preset="a3c-cartpole",
+            env_id="CartPole-v1",
+            algo=A3CConfig(gamma=0.98, lr=5e-3),
+            train=TrainConfig(num_envs=16, rollout_steps=16),
         ),
         RunConfig(
             preset="ppo-pendulum",
@@ -244,10 +277,15 @@ def run(config: RunConfig) -> str:
     directory = cli.run_directory(config, HOMEWORK)
     logger = RunLogger(directory, config.train.total_steps, start["step"], start["wall_s"])
     status = "failed"
-    try:
+    if isinstance(agent, A3C):
+        collector = Workers(agent, partial(registry.make_envs, config.env_id, config.train.num_envs))
+    else:
         collector = Collector(envs, torch_device)
+    try:
         status = train(agent, collector, eval_envs, logger, config.train, config.seed, start["step"])
     finally:
+        if isinstance(collector, Workers):
+            collector.close()
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, command=command, device=str(torch_device))
         envs.close()
@@ -270,4 +308,5 @@ def run(config: RunConfig) -> str:
 
 
 if __name__ == "__main__":
+    share_imports()
     cli.main(PRESETS, default="ppo-cartpole", run=run)

@@ -84,6 +84,9 @@ def test_every_preset_runs_on_a_gpu(preset, device, tmp_path, monkeypatch):
         (["--algo.lrr", "1"], "--algo.lrr"),
         (["--algo.gamma", "1.5"], "gamma must lie in [0, 1], got 1.5"),
         (["--algo.batch-size", "1"], "batch_size must be at least 2, got 1"),
+        (["a3c-cartpole", "--algo.workers", "0"], "workers must be at least 1, got 0"),
+        (["a3c-cartpole", "--algo.workers", "2000"], "workers must lie in [1, 1024], got 2000"),
+        (["a2c-cartpole", "--algo.value-weight", "-1"], "value_weight must be at least 0, got -1"),
         (["--train.num-envs", "0"], "num_envs must be at least 1, got 0"),
         (["--train.num-envs", "1000000000000"], "num_envs must be below 2^31, got 1000000000000"),
         (["--train.num-envs", "100000"], "num_envs must lie in [1, 65535], got 100000"),
@@ -141,6 +144,7 @@ def test_a_learning_rate_that_blows_up_is_one_sentence(tmp_path, monkeypatch, ca
     [
         ("reinforce-cartpole", "lr"), ("actor-critic-cartpole", "lr"), ("ppo-cartpole", "lr"),
         ("ppo-penalty-cartpole", "lr"), ("npg-cartpole", "value-lr"), ("trpo-cartpole", "value-lr"),
+        ("a2c-cartpole", "lr"), ("a3c-cartpole", "lr"),
     ],
 )  # fmt: skip
 def test_parameters_that_blow_up_are_never_saved(preset, rate, tmp_path, monkeypatch, capsys):
