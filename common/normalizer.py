@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -18,13 +19,18 @@ class RunningMoments(nn.Module):
         self.register_buffer("mean", torch.zeros(shape, dtype=torch.float64))
         self.register_buffer("var", torch.ones(shape, dtype=torch.float64))
 
-    @torch.no_grad()
     def update(self, x: Tensor) -> None:
         """Take in a batch [..., *shape]."""
-        x = x.double().reshape(-1, *self.mean.shape)
-        n, delta = len(x), x.mean(0) - self.mean
+        x = x.detach().double().reshape(-1, *self.mean.shape)
+        self.merge(len(x), x.mean(0), x.var(0, correction=0))
+
+    @torch.no_grad()
+    def merge(self, n: int, mean: Tensor | np.ndarray, var: Tensor | np.ndarray) -> None:
+        """Take in a batch of n by its mean and variance [*shape]."""
+        mean, var = (torch.as_tensor(x).to(self.mean) for x in (mean, var))
+        delta = mean - self.mean
         total = self.count + n
-        squares = self.var * self.count + x.var(0, correction=0) * n + delta**2 * self.count * n / total
+        squares = self.var * self.count + var * n + delta**2 * self.count * n / total
         self.mean += delta * n / total
         self.var.copy_(squares / total)
         self.count.copy_(total)

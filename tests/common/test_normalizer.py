@@ -64,3 +64,12 @@ def test_statistics_are_part_of_the_state():
     two.load_state_dict(one.state_dict())
     assert torch.equal(one.trace, two.trace)
     assert torch.equal(one.var, two.var)
+
+
+def test_a_batch_and_its_mean_and_variance_are_the_same(generator):
+    x = 3 + 2 * torch.randn(2, 40, 3, generator=generator, dtype=torch.float64)
+    whole, merged = RunningMoments(3), RunningMoments(3)
+    for batch in x:
+        whole.update(batch)
+        merged.merge(len(batch), batch.mean(0).numpy(), batch.var(0, correction=0))
+    assert all(map(torch.equal, whole.buffers(), merged.buffers()))
