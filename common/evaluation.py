@@ -10,9 +10,24 @@ import numpy as np
 from common.envs.registry import step_envs
 from common.types import Metrics, begin
 
+Act = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N] or [N, K]
 
-def evaluate(act: Callable[[np.ndarray], np.ndarray], envs: gym.vector.VectorEnv, seed: int) -> Metrics:
-    """Undiscounted return of the first episode of each environment, started from `seed`.
+
+def evaluate(act: Act, envs: gym.vector.VectorEnv, seed: int) -> Metrics:
+    """Undiscounted return of the first episode of each environment, started from `seed`."""
+    total, length = first_episodes(act, envs, seed)
+    return {
+        "return_mean": float(total.mean()),
+        "return_std": float(total.std()),
+        "return_min": float(total.min()),
+        "return_max": float(total.max()),
+        "length_mean": float(length.mean()),
+        "episodes": envs.num_envs,
+    }
+
+
+def first_episodes(act: Act, envs: gym.vector.VectorEnv, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Undiscounted return [N] and length [N], in steps, of the first episode of each environment.
 
     One episode each: of all that end within some time, the short ones would be over-counted.
     """
@@ -26,11 +41,4 @@ def evaluate(act: Callable[[np.ndarray], np.ndarray], envs: gym.vector.VectorEnv
         length += running
         first = terminated | truncated
         running = running & ~first
-    return {
-        "return_mean": float(total.mean()),
-        "return_std": float(total.std()),
-        "return_min": float(total.min()),
-        "return_max": float(total.max()),
-        "length_mean": float(length.mean()),
-        "episodes": envs.num_envs,
-    }
+    return total, length
