@@ -59,6 +59,13 @@ class CMAState(NamedTuple):
     t: int  # updates made
 
 
+def roots(C: Tensor) -> tuple[Tensor, Tensor, float]:
+    """C^(1/2), C^(-1/2) and the longest axis of C [d, d]. No axis is taken for shorter than 1e-7 of it."""
+    eigenvalues, axes = torch.linalg.eigh(C)
+    scale = eigenvalues.clamp(min=1e-14 * eigenvalues[-1]).sqrt()
+    return (axes * scale) @ axes.T, (axes / scale) @ axes.T, scale[-1].item()
+
+
 def cma_update(state: CMAState, y: Tensor, finite: Tensor, inverse_root: Tensor, std: Tensor) -> CMAState:
     """From the steps y [samples, d] ranked by their score, best first: y_i = (x_i - mean) / (sigma std).
 

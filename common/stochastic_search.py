@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.covariance_adaptation import CMAState, cma_update
+from common.covariance_adaptation import CMAState, cma_update, roots
 from common.types import require
 
 Score = Callable[[Tensor], Tensor]  # [samples, ..., d] -> [samples, ...]
@@ -170,11 +170,9 @@ def cma_es(
     zero, found, evaluations = torch.zeros_like(mean), None, 0
     state = CMAState(mean, 1.0, torch.eye(d).to(mean), zero, zero, 0)
     for _ in range(iterations):
-        eigenvalues, axes = torch.linalg.eigh(state.C)
-        scale = eigenvalues.clamp(min=1e-14 * eigenvalues[-1]).sqrt()
-        if not tolerance < state.sigma * scale[-1] < 1 / tolerance:
+        root, inverse_root, longest = roots(state.C)
+        if not tolerance < state.sigma * longest < 1 / tolerance:
             break
-        root, inverse_root = (axes * scale) @ axes.T, (axes / scale) @ axes.T
         y = _noise(torch.randn, samples, mean, generator) @ root
         z = state.mean + state.sigma * std * y
         (ranked_z, value), evaluations = rank(z, score(fold(z, low, high)), samples), evaluations + samples
