@@ -22,7 +22,7 @@ import torch
 
 from common import checkpoint
 from common.evaluation import Act, first_episodes
-from common.seeding import child_seed
+from common.seeding import child_seed, seed_everything
 from common.types import Metrics, UsageError, require
 
 
@@ -84,7 +84,12 @@ class Players:
         return merge(self.some(self.groups, step))
 
     def some(self, groups: list[int], step: int) -> list[Episodes]:
-        return [play(self.search, self.envs, k, child_seed(self.seed, "env", step, k)) for k in groups]
+        parts = []
+        for k in groups:
+            seed = child_seed(self.seed, "env", step, k)
+            seed_everything(seed)  # for environments that draw from the global generators
+            parts.append(play(self.search, self.envs, k, seed))
+        return parts
 
 
 def groups(population: int, num_envs: int) -> list[int]:
