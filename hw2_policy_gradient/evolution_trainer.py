@@ -44,25 +44,31 @@ def train(
 
     play(step) is the generation that begins at `step`.
     """
-    end = config.total_steps
+    end, every = config.total_steps, config.eval_every
+
+    def score(step: int) -> None:
+        logger.write("eval", step, evaluate(search.act, eval_envs, child_seed(seed, "eval", step)))
+
     with checkpoint.stop_signals() as stop:
         stopping = False
         while step < end and not stopping:
             started, before = logger.wall_s, step
             episodes = play(step)
-            stopping = bool(stop)
-            step += episodes.steps
+            stopping, step = bool(stop), step + episodes.steps
+            speed = {"speed/steps_per_s": episodes.steps / (logger.wall_s - started)}
+            # Up to the last step of its generation a policy is the newest there is.
+            for passed in range(before - before % every + every, min(step, end + 1), every):
+                score(passed)
             metrics = search.update(episodes)
-            scores = {
+            returns = {
                 "rollout/return_mean": float(episodes.returns.mean()),
                 "rollout/return_max": float(episodes.returns.max()),
-                "speed/steps_per_s": episodes.steps / (logger.wall_s - started),
             }
-            logger.write("train", step, metrics | scores)
+            logger.write("train", step, metrics | returns | speed)
             checkpoint.require_finite(search, step)
             over = step >= end
-            if over or step // config.eval_every > before // config.eval_every:
-                logger.write("eval", step, evaluate(search.act, eval_envs, child_seed(seed, "eval", step)))
+            if over or step % every == 0:
+                score(step)
             if over or stopping or step // config.save_every > before // config.save_every:
                 state = checkpoint.state_of(search)
                 checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, agent=state)

@@ -12,7 +12,7 @@ from common.types import UsageError
 from hw2_policy_gradient.evolution_trainer import EvolutionTrainConfig, train
 from tests.helpers import Counter, vector
 
-CONFIG = EvolutionTrainConfig(total_steps=70, num_envs=2, eval_every=24, eval_episodes=2, save_every=30)
+CONFIG = EvolutionTrainConfig(total_steps=70, num_envs=2, eval_every=20, eval_episodes=2, save_every=30)
 
 
 class Stand:
@@ -50,14 +50,32 @@ def steps(folder, split):
 
 
 def test_counts_the_steps_of_whole_generations(tmp_path):
-    """Four members, three steps each: 12 a generation, the sixth passes 70."""
+    """Four members, three steps each: 12 a generation, the sixth passes 70. Evaluated at the multiples of 20,
+    which all seeds share whatever their generations last, and at the end."""
     assert go(tmp_path, Stand()) == "finished"
     assert steps(tmp_path, "train") == [12, 24, 36, 48, 60, 72]
-    assert steps(tmp_path, "eval") == [24, 48, 72]
+    assert steps(tmp_path, "eval") == [20, 40, 60, 72]
     row = read_rows(tmp_path / "metrics.jsonl")[0]
     assert (row["grad/norm"], row["rollout/return_mean"], row["rollout/return_max"]) == (12.0, 3.0, 3.0)
     saved = sorted(path.name[:12] for path in (tmp_path / "checkpoint").iterdir())
     assert saved == ["000000000060", "000000000072"]
+
+
+def test_between_two_generations_the_older_policy_is_evaluated(tmp_path):
+    """At step 20 the first generation, of steps 1 to 12, is learned from, and the second not yet; at 60 the
+    fifth, which ends there, is."""
+
+    class Counting(Stand):
+        def act(self, obs):
+            learned.append(self.generation)
+            return super().act(obs)
+
+        def members(self, first, count):
+            return super().act
+
+    learned = []
+    go(tmp_path, Counting())
+    assert learned[::3] == [1, 3, 5, 6]
 
 
 def test_every_generation_has_seeds_of_its_own_that_a_resumed_run_has_too(tmp_path):
