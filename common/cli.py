@@ -20,7 +20,8 @@ import tyro
 from common.checkpoint import write_atomically
 from common.types import UsageError, require
 
-HARMLESS = {"device", "threads", "out", "resume", "video"}  # another value is still the same run
+# Another value of these is still the same run.
+HARMLESS = {"device", "threads", "out", "resume", "video", "train.workers"}
 RESUMABLE = HARMLESS | {"train.total_steps"}  # may differ on --resume
 INTERRUPTED = 130  # exit status, as the shell gives for Ctrl-C
 

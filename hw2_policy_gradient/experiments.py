@@ -67,6 +67,7 @@ EXPERIMENTS = {
         },
         FIVE,
     ),
+    "evolution": Experiment({"es": ("es-cartpole",), "cma-es": ("cma-es-cartpole",)}, FIVE),
     "invertedpendulum": Experiment({"actor-critic": ("actor-critic-invertedpendulum",)}, FIVE),
     "pendulum": Experiment({"ppo": ("ppo-pendulum",)}, FIVE),
     "acrobot": Experiment({"trpo": ("trpo-acrobot",)}, FIVE),

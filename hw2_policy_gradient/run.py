@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import shlex
 import sys
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 
 import gymnasium as gym
+import torch
+from gymnasium.vector import VectorEnv
 
 from common import checkpoint, cli, device
 from common.envs import registry
 from common.logger import RunLogger
+from common.population import Players, Search, Workers, groups
 from common.results import plot_run
 from common.rollout import Collector
 from common.seeding import child_seed, seed_everything
-from common.types import require
+from common.types import Agent, require
 from common.video import film, opener
+from hw2_policy_gradient import a3c, evolution_trainer
 from hw2_policy_gradient.a2c import A2C, A2CConfig
-from hw2_policy_gradient.a3c import A3C, A3CConfig, Workers, share_imports
+from hw2_policy_gradient.a3c import A3C, A3CConfig
 from hw2_policy_gradient.actor_critic import ActorCritic, ActorCriticConfig
+from hw2_policy_gradient.evolution import CMAES, CMAESConfig, Evolution, EvolutionConfig
+from hw2_policy_gradient.evolution_trainer import EvolutionTrainConfig
 from hw2_policy_gradient.natural_gradient import NaturalGradient, NaturalGradientConfig
+from hw2_policy_gradient.off_policy_actor_critic import OffPolicyActorCritic, OffPolicyActorCriticConfig
 from hw2_policy_gradient.ppo import PPO, PPOConfig
 from hw2_policy_gradient.ppo_penalty import PPOPenalty, PPOPenaltyConfig
 from hw2_policy_gradient.recurrent import RecurrentPPO, RecurrentPPOConfig
@@ -34,29 +42,39 @@ AGENTS = {
     ActorCriticConfig: ActorCritic,
     A2CConfig: A2C,
     A3CConfig: A3C,
+    OffPolicyActorCriticConfig: OffPolicyActorCritic,
     NaturalGradientConfig: NaturalGradient,
     TRPOConfig: TRPO,
     PPOConfig: PPO,
     PPOPenaltyConfig: PPOPenalty,
     RecurrentPPOConfig: RecurrentPPO,
 }
+SEARCHES = {EvolutionConfig: Evolution, CMAESConfig: CMAES}  # without a gradient
 Algo = (
     ReinforceConfig
     | ActorCriticConfig
     | A2CConfig
     | A3CConfig
+    | OffPolicyActorCriticConfig
     | NaturalGradientConfig
     | TRPOConfig
     | PPOConfig
     | PPOPenaltyConfig
     | RecurrentPPOConfig
+    | EvolutionConfig
+    | CMAESConfig
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
     algo: Algo  # settings of the algorithm
-    train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
+    train: TrainConfig | EvolutionTrainConfig = field(default_factory=TrainConfig)  # settings of the loop
+
+    def __post_init__(self):
+        super().__post_init__()
+        if type(self.algo) in SEARCHES:
+            groups(self.algo.population, self.train.num_envs)
 
 
 PRESETS = {
@@ -81,6 +99,32 @@ PRESETS = {
             env_id="CartPole-v1",
             algo=ActorCriticConfig(),
             train=TrainConfig(num_envs=16, rollout_steps=64),
+        ),
+        RunConfig(
+            preset="off-policy-actor-critic-cartpole",
+            env_id="CartPole-v1",
+            algo=OffPolicyActorCriticConfig(hidden=(128, 128)),
+            train=TrainConfig(num_envs=8, rollout_steps=16),
+        ),
+        RunConfig(
+            preset="es-cartpole",
+            env_id="CartPole-v1",
+            algo=EvolutionConfig(),
+            train=EvolutionTrainConfig(),
+        ),
+        RunConfig(
+            preset="cma-es-cartpole",
+            env_id="CartPole-v1",
+            algo=CMAESConfig(),
+            train=EvolutionTrainConfig(),
+        ),
+        RunConfig(
+            preset="es-swimmer",
+            env_id="Swimmer-v5",
+            algo=EvolutionConfig(population=4, sigma=0.02, lr=8e-4, fitness="returns"),
+            train=EvolutionTrainConfig(
+                total_steps=500_000, num_envs=2, eval_every=25_000, eval_episodes=10, save_every=100_000
+            ),
         ),
         RunConfig(
             preset="actor-critic-invertedpendulum",
@@ -257,13 +301,45 @@ PRESETS = {
 }
 
 
+def build(config: RunConfig, torch_device: torch.device) -> tuple[Agent | Search, VectorEnv]:
+    """The agent and the environments that it learns in."""
+    envs = registry.make_envs(config.env_id, config.train.num_envs)
+    spec = registry.spec(envs)
+    if kind := SEARCHES.get(type(config.algo)):
+        return kind(spec, config.algo, torch_device, config.seed), envs
+    kind = AGENTS[type(config.algo)]
+    return kind(spec, config.algo, config.train.updates, torch_device, config.seed), envs
+
+
+def learn(
+    config: RunConfig,
+    agent: Agent | Search,
+    envs: VectorEnv,
+    eval_envs: VectorEnv,
+    logger: RunLogger,
+    step: int,
+    torch_device: torch.device,
+) -> str:
+    """The loop of the algorithm, from environment step `step`."""
+    c = config.train
+    if isinstance(agent, A3C):
+        with closing(a3c.Workers(agent, partial(registry.make_envs, config.env_id, c.num_envs))) as workers:
+            return train(agent, workers, eval_envs, logger, c, config.seed, step)
+    if type(config.algo) not in SEARCHES:
+        return train(agent, Collector(envs, torch_device), eval_envs, logger, c, config.seed, step)
+    if c.workers == 1:
+        players = Players(agent, envs, config.seed)
+        return evolution_trainer.train(agent, players, eval_envs, logger, c, config.seed, step)
+    copy = partial(build, config, torch_device)
+    with Workers(copy, agent, c.num_envs, c.workers, config.seed) as players:
+        return evolution_trainer.train(agent, players, eval_envs, logger, c, config.seed, step)
+
+
 def run(config: RunConfig) -> str:
     torch_device = device.setup(config.device, config.threads)
     seed_everything(config.seed)
-    envs = registry.make_envs(config.env_id, config.train.num_envs)
+    agent, envs = build(config, torch_device)
     eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)
-    spec = registry.spec(envs)
-    agent = AGENTS[type(config.algo)](spec, config.algo, config.train.updates, torch_device, config.seed)
     start = {"step": 0, "wall_s": 0.0}
     if config.resume and (saved := checkpoint.load_latest(config.resume / "checkpoint", torch_device)):
         start = saved
@@ -277,15 +353,9 @@ def run(config: RunConfig) -> str:
     directory = cli.run_directory(config, HOMEWORK)
     logger = RunLogger(directory, config.train.total_steps, start["step"], start["wall_s"])
     status = "failed"
-    if isinstance(agent, A3C):
-        collector = Workers(agent, partial(registry.make_envs, config.env_id, config.train.num_envs))
-    else:
-        collector = Collector(envs, torch_device)
     try:
-        status = train(agent, collector, eval_envs, logger, config.train, config.seed, start["step"])
+        status = learn(config, agent, envs, eval_envs, logger, start["step"], torch_device)
     finally:
-        if isinstance(collector, Workers):
-            collector.close()
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, command=command, device=str(torch_device))
         envs.close()
@@ -308,5 +378,5 @@ def run(config: RunConfig) -> str:
 
 
 if __name__ == "__main__":
-    share_imports()
+    a3c.share_imports()
     cli.main(PRESETS, default="ppo-cartpole", run=run)

@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+from common import cli
+from hw2_policy_gradient import run as module
 from hw2_policy_gradient.run import PRESETS
 from tests.helpers import Process, kill_after_checkpoint, rows, run, run_directory
 
@@ -41,6 +43,39 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(name, tmp_path):
     resumed = run("--resume", directory)
     assert resumed.returncode == 0, resumed.stderr
     assert rows(directory) == expected
+
+
+# Without a rate that falls over the whole run, N steps are the first half of 2N.
+PENDULUMS = ["--env-id", "InvertedPendulum-v5", "--algo.normalize-obs"]
+SEARCH = ["--algo.population", 4, "--train.num-envs", 2, "--train.eval-every", 256]
+REPLAY = ["--algo.no-lr-decay", "--algo.learning-starts", 256, "--algo.gradient-steps", 2]
+REPLAY += ["--train.eval-every", 128, "--train.save-every", 512]
+HALVES = {
+    "es-discrete": ["es-cartpole", *SEARCH],
+    "es-continuous": ["es-swimmer", *PENDULUMS, *SEARCH],
+    "cma-es-discrete": ["cma-es-cartpole", *SEARCH],
+    "off-policy-actor-critic-discrete": ["off-policy-actor-critic-cartpole", *REPLAY],
+    "off-policy-actor-critic-continuous": ["off-policy-actor-critic-cartpole", *PENDULUMS, *REPLAY],
+}
+
+
+@pytest.mark.parametrize("name", HALVES)
+def test_two_halves_equal_the_whole(name, tmp_path, monkeypatch):
+    """In this process: quick. That a kill -9 is no different is for the runs above to show."""
+    monkeypatch.setattr(module, "plot_run", lambda *args: None)
+
+    def steps(total: int, *args: object) -> None:
+        args = [*map(str, args), "--train.total-steps", str(total), "--train.eval-episodes", "2"]
+        module.run(cli.parse(PRESETS, "ppo-cartpole", args))
+
+    steps(1024, *HALVES[name], "--out", tmp_path / "whole")
+    steps(512, *HALVES[name], "--out", tmp_path / "half")
+    directory = run_directory(tmp_path / "half")
+    *half, last = rows(directory)
+    steps(1024, "--resume", directory)
+    whole = rows(run_directory(tmp_path / "whole"))
+    assert half == whole[: len(half)]
+    assert [row for row in rows(directory) if row != last or row in whole] == whole
 
 
 def test_normalisers_of_the_continuous_runs_are_on():

@@ -66,14 +66,17 @@ def test_metrics_carry_their_namespaces(tmp_path, monkeypatch):
 @pytest.mark.parametrize("preset", module.PRESETS)
 @pytest.mark.parametrize("env_id", ["CartPole-v1", "Pendulum-v1"])
 def test_every_preset_works_on_other_environments(preset, env_id, tmp_path, monkeypatch):
-    options = [*TINY[:2], *TINY[2:4], "--train.num-envs", 4, "--train.rollout-steps", 64]
+    options = [*TINY[:4], "--train.num-envs", 4]
+    if hasattr(module.PRESETS[preset].train, "rollout_steps"):
+        options += ["--train.rollout-steps", 64]
     assert main(monkeypatch, preset, "--env-id", env_id, *options, "--out", tmp_path) == 0
 
 
 @pytest.mark.parametrize("device", [pytest.param("cuda", marks=pytest.mark.gpu)])
 @pytest.mark.parametrize("preset", module.PRESETS)
 def test_every_preset_runs_on_a_gpu(preset, device, tmp_path, monkeypatch):
-    assert main(monkeypatch, preset, "--device", device, *TINY, "--out", tmp_path) == 0
+    options = TINY if hasattr(module.PRESETS[preset].train, "rollout_steps") else TINY[:4]
+    assert main(monkeypatch, preset, "--device", device, *options, "--out", tmp_path) == 0
 
 
 @pytest.mark.parametrize(
@@ -87,6 +90,11 @@ def test_every_preset_runs_on_a_gpu(preset, device, tmp_path, monkeypatch):
         (["a3c-cartpole", "--algo.workers", "0"], "workers must be at least 1, got 0"),
         (["a3c-cartpole", "--algo.workers", "2000"], "workers must lie in [1, 1024], got 2000"),
         (["a2c-cartpole", "--algo.value-weight", "-1"], "value_weight must be at least 0, got -1"),
+        (["es-cartpole", "--train.num-envs", "5"], "num_envs must divide the population of 16, got 5"),
+        (["es-cartpole", "--algo.population", "7"], "population must be even, got 7"),
+        (["es-cartpole", "--train.workers", "0"], "workers must be at least 1, got 0"),
+        (["cma-es-cartpole", "--algo.hidden", "64", "64"], "hidden must leave at most 2000 parameters"),
+        (["off-policy-actor-critic-cartpole", "--algo.critics", "0"], "critics must be at least 1, got 0"),
         (["--train.num-envs", "0"], "num_envs must be at least 1, got 0"),
         (["--train.num-envs", "1000000000000"], "num_envs must be below 2^31, got 1000000000000"),
         (["--train.num-envs", "100000"], "num_envs must lie in [1, 65535], got 100000"),
