@@ -135,14 +135,14 @@ PRESETS = {
         RunConfig(
             preset="online-actor-critic-cartpole",
             env_id="CartPole-v1",
-            algo=A2CConfig(lr=5e-4),
+            algo=A2CConfig(gamma=0.98, lr=3e-4, entropy_weight=0.01),
             train=TrainConfig(num_envs=1, rollout_steps=1),
         ),
         RunConfig(
             preset="a2c-cartpole",
             env_id="CartPole-v1",
-            algo=A2CConfig(gamma=0.98, lr=5e-3),
-            train=TrainConfig(num_envs=16, rollout_steps=16),
+            algo=A2CConfig(gamma=0.98, lr=2e-3, entropy_weight=0.01),
+            train=TrainConfig(num_envs=8, rollout_steps=8),
         ),
         RunConfig(
             preset="a2c-lunarlander",
@@ -155,8 +155,8 @@ PRESETS = {
         RunConfig(
             preset="a3c-cartpole",
             env_id="CartPole-v1",
-            algo=A3CConfig(gamma=0.98, lr=5e-3),
-            train=TrainConfig(num_envs=16, rollout_steps=16),
+            algo=A3CConfig(gamma=0.98, lr=2e-3, entropy_weight=0.01),
+            train=TrainConfig(num_envs=8, rollout_steps=8),
         ),
         RunConfig(
             preset="ppo-pendulum",
