@@ -69,6 +69,8 @@ def test_every_preset_works_on_other_environments(preset, env_id, tmp_path, monk
     options = [*TINY[:4], "--train.num-envs", 4]
     if hasattr(module.PRESETS[preset].train, "rollout_steps"):
         options += ["--train.rollout-steps", 64]
+    if hasattr(module.PRESETS[preset].algo, "gradient_steps"):
+        options += ["--algo.gradient-steps", 1]  # per rollout, of 64: seconds
     assert main(monkeypatch, preset, "--env-id", env_id, *options, "--out", tmp_path) == 0
 
 
