@@ -38,30 +38,31 @@ class FiniteMDP:
             require(ok, f"{name} must hold probabilities, rows that are not negative and sum to one")
 
     def actions(self, state: int) -> range:
-        return range(self.P.shape[1])
+        return self._actions
 
     def step(self, state: int, action: int, generator: np.random.Generator) -> tuple[int, float, bool]:
         """(next state, R[s, a], is the next state absorbing): the reward is the mean one."""
-        reward, cumulative, successors = self._table[state][action]
-        next_state = successors[bisect(cumulative, generator.random())]
-        return next_state, reward, self._absorbing[next_state]
+        cumulative, outcomes = self._table[state][action]
+        return outcomes[bisect(cumulative, generator.random())]
 
     @cached_property
-    def _absorbing(self) -> list[bool]:
-        """States that pay nothing and are never left, [S]."""
+    def _actions(self) -> range:
+        return range(self.P.shape[1])
+
+    @cached_property
+    def _table(self) -> list[list[tuple[list[float], list[tuple[int, float, bool]]]]]:
+        """[S][A] of cumulative probabilities and outcomes: from lists Python draws many times as fast."""
         stays = np.einsum("sas->sa", self.P) == 1
-        return (stays & (self.R == 0)).all(1).tolist()
-
-    @cached_property
-    def _table(self) -> list[list[tuple[float, list[float], list[int]]]]:
-        """Lists, [S][A]: Python draws from them fifty times as fast as from a row of P."""
+        absorbing = (stays & (self.R == 0)).all(1)  # pays nothing and is never left
         table = []
         for rows, rewards in zip(self.P, self.R.tolist(), strict=True):
             table.append([])
             for row, reward in zip(rows, rewards, strict=True):
                 successors = row.nonzero()[0]
                 cumulative = row[successors].cumsum()[:-1].tolist()  # the last one gets what is left
-                table[-1].append((reward, cumulative, successors.tolist()))
+                ends = absorbing[successors].tolist()
+                outcomes = [(s, reward, end) for s, end in zip(successors.tolist(), ends, strict=True)]
+                table[-1].append((cumulative, outcomes))
         return table
 
 
