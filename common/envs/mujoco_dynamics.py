@@ -49,13 +49,15 @@ class MujocoDynamics:
         return _Jacobian.apply(x, u, self)
 
     def step(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
-        """[..., n], [..., m] -> [..., n]"""
+        """[..., n], [..., m] -> [..., n]; nan where the simulation breaks down."""
         flat = x.reshape(-1, self.n)
         start = np.zeros((len(flat), mujoco.mj_stateSize(self.model, mujoco.mjtState.mjSTATE_FULLPHYSICS)))
-        start[:, 1 : 1 + self.n] = flat  # the first entry is the time
+        start[:, 0] = 1.0  # s; what it cannot solve MuJoCo starts anew, at time 0
+        start[:, 1 : 1 + self.n] = flat
         ctrl = np.repeat(u.reshape(-1, 1, self.m), self.frame_skip, 1)
         state, _ = rollout.rollout(self.model, self.data, start, ctrl)
-        return state[:, -1, 1 : 1 + self.n].reshape(x.shape)
+        after = np.where(state[:, -1, :1] >= 1, state[:, -1, 1 : 1 + self.n], np.nan)
+        return after.reshape(x.shape)
 
     def differences(self, x: np.ndarray, u: np.ndarray) -> np.ndarray:
         """[..., n], [..., m] -> [..., n, n+m], central; one-sided where a control is at its limit."""

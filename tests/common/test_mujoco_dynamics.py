@@ -34,6 +34,17 @@ def test_a_step_is_the_environments(env_id):
     np.testing.assert_allclose(system.u_high, env.action_space.high)
 
 
+def test_a_simulation_that_breaks_down_has_no_result():
+    """At 1e12 rad/s MuJoCo gives up and starts anew from rest; the state beside it is not concerned."""
+    system = MujocoDynamics(RK4)
+    x, u = states(system, 2)
+    alone = system(x, u)[1]
+    x[0, -1] = 1e12
+    after = system(x, u)
+    assert after[0].isnan().all()
+    assert (after[1] == alone).all()
+
+
 def test_derivatives_are_mujocos_own_where_it_integrates_by_euler():
     system = MujocoDynamics(EULER)
     system.frame_skip = 1
