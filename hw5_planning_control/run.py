@@ -18,14 +18,19 @@ from common.types import require
 from common.video import film, opener
 from hw5_planning_control.ilqr import ILQRConfig
 from hw5_planning_control.planners import (
-    CEMConfig,
     LQRConfig,
-    MPPIConfig,
-    cem_planner,
     ddp_planner,
     ilqr_planner,
     lqr_planner,
+)
+from hw5_planning_control.shooting import (
+    CEMConfig,
+    MPPIConfig,
+    ShootingConfig,
+    cem_planner,
+    cma_planner,
     mppi_planner,
+    random_planner,
 )
 from hw5_planning_control.trainer import (
     ControlConfig,
@@ -42,14 +47,16 @@ PLANNERS = {
     "ilqr": ilqr_planner,
     "ilqr-mpc": ilqr_planner,
     "ddp": ddp_planner,
+    "random": random_planner,
     "cem": cem_planner,
     "mppi": mppi_planner,
+    "cma-es": cma_planner,
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: LQRConfig | ILQRConfig | CEMConfig | MPPIConfig  # settings of the planner
+    algo: LQRConfig | ILQRConfig | ShootingConfig  # settings of the planner
     train: OptimizeConfig | ControlConfig = field(default_factory=OptimizeConfig)  # settings of the loop
 
     @property

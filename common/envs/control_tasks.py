@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -21,6 +22,9 @@ from torch import Tensor
 from common.envs.integration import Method, discretize, discretize_jacobian
 from common.envs.systems import Acrobot, CartPole, DoubleIntegrator, Pendulum, PlanarQuadrotor, System
 from common.types import UsageError
+
+if TYPE_CHECKING:
+    from common.envs.mujoco_task import MujocoTask
 
 
 @dataclass(frozen=True)
@@ -132,8 +136,13 @@ TASKS: dict[str, ControlTask | GymnasiumPendulum] = {
 }  # fmt: skip
 
 
-def task_of(env_id: str) -> ControlTask | GymnasiumPendulum:
+def task_of(env_id: str) -> ControlTask | GymnasiumPendulum | MujocoTask:
     """The equations of an environment, or a UsageError where they are not known here."""
-    if env_id not in TASKS:
-        raise UsageError(f"env_id must have known dynamics, one of {', '.join(TASKS)}, got {env_id!r}")
-    return TASKS[env_id]
+    if env_id in TASKS:
+        return TASKS[env_id]
+    from common.envs.mujoco_task import REWARDS, MujocoTask  # only they need MuJoCo
+
+    if env_id in REWARDS:
+        return MujocoTask(env_id)
+    known = ", ".join([*TASKS, *REWARDS])
+    raise UsageError(f"env_id must have known dynamics, one of {known}, got {env_id!r}")

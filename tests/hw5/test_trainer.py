@@ -13,7 +13,8 @@ from common.envs.registry import make_envs
 from common.evaluation import evaluate
 from common.logger import RunLogger, read_rows
 from common.types import UsageError
-from hw5_planning_control.planners import LQRConfig, cost_of, lqr_planner, problem_of
+from hw5_planning_control.planners import LQRConfig, lqr_planner, problem_of
+from hw5_planning_control.shooting import cost_of
 from hw5_planning_control.trainer import (
     ControlConfig,
     Controller,

@@ -1,0 +1,179 @@
+"""Stochastic shooting: search over whole sequences of controls, by the true dynamics f.
+
+u_0, ..., u_{T-1} = argmin J,   J = sum_t c(x_t, u_t) + c_T(x_T),   x_{t+1} = f(x_t, u_t)
+
+random shooting  the best of many sequences, uniform between the limits
+CEM, MPPI        first controls + F z, z from a Gaussian that is refitted, or whose mean moves
+CMA-ES           the same with a full covariance, one problem after the other
+
+F interpolates between knots: what differs at every step averages out in the motion, so that white noise
+explores little. All samples of all problems are simulated together. No gradient is needed, so f may make
+contact; no feedback comes out, so under noise one replans.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.stochastic_search import cem, cma_es, mppi, random_shooting
+from common.types import require, require_at_least, require_positive, require_unit
+from hw5_planning_control.planners import Plan, Planner, Task
+
+Score = Callable[[Tensor], Tensor]  # z [..., N, d] -> -J [..., N]
+
+
+@dataclass(frozen=True)
+class RandomConfig:
+    samples: int = 1000  # plans
+    spacing: int = 5  # steps between the knots of the search; 1 searches every control on its own
+
+    def __post_init__(self):
+        require_at_least(self, 1, "samples", "spacing")
+
+
+@dataclass(frozen=True)
+class CEMConfig:
+    iterations: int = 3  # refits per plan
+    samples: int = 100  # plans per refit
+    elites: int = 10  # best samples, to which the Gaussian is refitted
+    std: float = 0.7  # of the first Gaussian, as a share of half the control's range
+    alpha: float = 0.0  # weight of the old mean and variance in the new
+    spacing: int = 5  # steps between the knots of the search; 1 searches every control on its own
+
+    def __post_init__(self):
+        require_at_least(self, 1, "iterations", "samples", "elites", "spacing")
+        require_positive(self, "std")
+        require_unit(self, "alpha")
+
+
+@dataclass(frozen=True)
+class MPPIConfig:
+    iterations: int = 1  # moves of the mean per plan
+    samples: int = 300  # plans per move
+    std: float = 0.7  # of the samples, as a share of half the control's range
+    temperature: float = 1.0  # in units of cost: what a sample may cost more and still count
+    spacing: int = 5  # steps between the knots of the search; 1 searches every control on its own
+
+    def __post_init__(self):
+        require_at_least(self, 1, "iterations", "samples", "spacing")
+        require_positive(self, "std", "temperature")
+
+
+@dataclass(frozen=True)
+class CMAConfig:
+    iterations: int = 20  # moves of the Gaussian per plan
+    samples: int = 15  # plans per move
+    std: float = 0.7  # of the first Gaussian, as a share of half the control's range
+    spacing: int = 5  # steps between the knots of the search; 1 searches every control on its own
+
+    def __post_init__(self):
+        require_at_least(self, 1, "iterations", "spacing")
+        require_at_least(self, 4, "samples")
+        require_positive(self, "std")
+
+
+ShootingConfig = RandomConfig | CEMConfig | MPPIConfig | CMAConfig
+
+
+def random_planner(task: Task, config: RandomConfig, generator: torch.Generator) -> Planner:
+    def search(score: Score, zero: Tensor) -> Tensor:
+        low, high = zero + task.u_low, zero + task.u_high
+        return random_shooting(score, low, high, config.samples, generator).best
+
+    return search_planner(task, config.spacing, search, warm=False)
+
+
+def cem_planner(task: Task, config: CEMConfig, generator: torch.Generator) -> Planner:
+    c = config
+    require(c.elites <= c.samples, f"elites must be at most samples = {c.samples}, got {c.elites}")
+
+    def search(score: Score, zero: Tensor) -> Tensor:
+        std = c.std * half_range(task)
+        return cem(score, zero, std, c.iterations, c.samples, c.elites, c.alpha, generator=generator).best
+
+    return search_planner(task, c.spacing, search)
+
+
+def mppi_planner(task: Task, config: MPPIConfig, generator: torch.Generator) -> Planner:
+    c = config
+
+    def search(score: Score, zero: Tensor) -> Tensor:
+        std = c.std * half_range(task)
+        return mppi(score, zero, std, c.temperature, c.iterations, c.samples, generator=generator).mean
+
+    return search_planner(task, c.spacing, search)
+
+
+def cma_planner(task: Task, config: CMAConfig, generator: torch.Generator) -> Planner:
+    c = config
+
+    def search(score: Score, zero: Tensor) -> Tensor:
+        std = c.std * half_range(task)
+        return cma_es(
+            lambda z: score(z[:, None])[:, 0], zero[0], std, c.iterations, c.samples, generator=generator
+        ).best[None]
+
+    alone = search_planner(task, c.spacing, search)
+
+    def plan(x: Tensor, u: Tensor) -> Plan:
+        plans = [alone(x[i : i + 1], u[i : i + 1]) for i in range(len(x))]
+        return Plan(*(torch.cat(parts) for parts in zip(*plans, strict=True)))
+
+    return plan
+
+
+def search_planner(
+    task: Task, spacing: int, search: Callable[[Score, Tensor], Tensor], warm: bool = True
+) -> Planner:
+    """`search(score, zero [N, d])` -> the best z [N, d], for controls F z around the first ones, or without
+    `warm` around zero. The first controls stay if they win."""
+
+    @torch.no_grad()
+    def plan(x: Tensor, u: Tensor) -> Plan:
+        N, T, m = u.shape
+        F = interpolation(T, spacing)
+
+        def controls(z: Tensor) -> Tensor:
+            return (u * warm + F @ z.unflatten(-1, (-1, m))).clamp(task.u_low, task.u_high)
+
+        zero = u.new_zeros(N, F.shape[1] * m)
+        found = controls(search(lambda z: -cost_of(task, x, controls(z)), zero))
+        both = torch.stack([u, found])
+        better = cost_of(task, x, both).nan_to_num(torch.inf).argmin(0)  # [N]
+        found = both[better, torch.arange(N)]
+        return Plan(rollout(task, x, found), found, u.new_zeros(N, T, m, task.n))
+
+    return plan
+
+
+def interpolation(T: int, spacing: int) -> Tensor:
+    """F [T, knots]: linear interpolation between knots `spacing` steps apart; spacing 1 is the identity."""
+    knots = -(-(T - 1) // spacing) + 1
+    distance = torch.arange(T)[:, None] / spacing - torch.arange(knots)
+    return (1 - distance.abs()).clamp(min=0).double()
+
+
+def cost_of(task: Task, x: Tensor, u: Tensor) -> Tensor:
+    """Of the controls u [..., N, T, m] from x [N, n] on: [..., N]"""
+    x = x.expand(*u.shape[:-2], -1)
+    total = torch.zeros_like(x[..., 0])
+    for u_t in u.unbind(-2):
+        total = total + task.cost(x, u_t)
+        x = task.step(x, u_t)
+    return total + task.final_cost(x)
+
+
+def rollout(task: Task, x: Tensor, u: Tensor) -> Tensor:
+    """States [..., T+1, n] under u [..., T, m] from x [..., n] on."""
+    states = [x]
+    for u_t in u.unbind(-2):
+        states.append(task.step(states[-1], u_t))
+    return torch.stack(states, -2)
+
+
+def half_range(task: Task) -> float:
+    return (task.u_high - task.u_low) / 2
