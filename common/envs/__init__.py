@@ -11,6 +11,7 @@ gym.register(
     max_episode_steps=500,
     reward_threshold=475.0,
 )
+gym.register("course/Breakout-v0", entry_point="common.envs.breakout_env:BreakoutEnv", max_episode_steps=200)
 for name in ("DoubleIntegrator", "PendulumSwingUp", "CartPoleSwingUp", "AcrobotSwingUp", "Quadrotor"):
     gym.register(
         f"course/{name}-v0",
