@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
 
 from common import checkpoint, cli, device
 from common.envs import registry
-from common.envs.control_tasks import task_of
+from common.envs.control_tasks import TASKS, task_of
 from common.logger import RunLogger, read_rows
 from common.results import plot_run
 from common.seeding import child_seed, seed_everything
@@ -25,7 +27,9 @@ from hw5_planning_control.planners import (
 )
 from hw5_planning_control.shooting import (
     CEMConfig,
+    CMAConfig,
     MPPIConfig,
+    RandomConfig,
     ShootingConfig,
     cem_planner,
     cma_planner,
@@ -40,6 +44,7 @@ from hw5_planning_control.trainer import (
     optimize,
     pool,
 )
+from hw5_planning_control.tree_policy import MCTSConfig, model_of, tree_policy
 
 HOMEWORK = "hw5_planning_control"
 PLANNERS = {
@@ -56,13 +61,13 @@ PLANNERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: LQRConfig | ILQRConfig | ShootingConfig  # settings of the planner
+    algo: LQRConfig | ILQRConfig | ShootingConfig | MCTSConfig  # settings of the planner
     train: OptimizeConfig | ControlConfig = field(default_factory=OptimizeConfig)  # settings of the loop
 
     @property
     def is_cost(self) -> bool:
-        """Is minus the return a cost, or the return a reward of Gymnasium's?"""
-        return self.env_id.startswith("course/")
+        """Is minus the return a cost, or the return a reward?"""
+        return self.env_id in TASKS and self.env_id.startswith("course/")
 
 
 PENDULUM = ControlConfig(horizon=30, replan_every=1)  # 50 episodes of 200 steps
@@ -110,6 +115,31 @@ PRESETS = {
         ),
         RunConfig(preset="cem-pendulum", env_id="Pendulum-v1", algo=CEMConfig(), train=PENDULUM),
         RunConfig(preset="mppi-pendulum", env_id="Pendulum-v1", algo=MPPIConfig(), train=PENDULUM),
+        RunConfig(
+            preset="random-pendulum",
+            env_id="Pendulum-v1",
+            algo=RandomConfig(samples=300),
+            train=PENDULUM,
+        ),
+        RunConfig(preset="cma-es-pendulum", env_id="Pendulum-v1", algo=CMAConfig(), train=PENDULUM),
+        RunConfig(
+            preset="mppi-halfcheetah",
+            env_id="HalfCheetah-v5",
+            algo=MPPIConfig(samples=60, std=0.6, temperature=0.5, spacing=4),
+            train=ControlConfig(total_steps=1_000, num_envs=1, horizon=20, replan_every=2),
+        ),
+        RunConfig(
+            preset="mcts-breakout",
+            env_id="course/Breakout-v0",
+            algo=MCTSConfig(),
+            train=ControlConfig(total_steps=1_000, num_envs=5),
+        ),
+        RunConfig(
+            preset="mcts-frozenlake",
+            env_id="FrozenLake-v1",
+            algo=MCTSConfig(simulations=500, horizon=100),
+            train=ControlConfig(total_steps=1_000, num_envs=10),
+        ),
     )
 }
 
@@ -117,7 +147,9 @@ PRESETS = {
 def run(config: RunConfig) -> str:
     require(device.setup(config.device, config.threads).type == "cpu", "device must be cpu for this homework")
     seed_everything(config.seed)
-    task, train = task_of(config.env_id), config.train
+    train = config.train
+    tree = isinstance(config.algo, MCTSConfig)
+    task = None if tree else task_of(config.env_id)
     search = isinstance(train, ControlConfig)
     envs = registry.make_envs(config.env_id, train.num_envs if search else train.starts)
     if search and train.noise:
@@ -130,9 +162,13 @@ def run(config: RunConfig) -> str:
         left = search and start["step"] < train.total_steps
         require(left, f"{config.resume} is finished" + ("; raise --train.total-steps to go on" * search))
     start = start if search else {"step": 0, "wall_s": 0.0}  # an optimiser's few seconds are done again
-    planner = PLANNERS[config.preset.rsplit("-", 1)[0]]
+    planner = PLANNERS.get(config.preset.rsplit("-", 1)[0])
 
-    def make_controller(seed: int) -> Controller:
+    def make_controller(seed: int) -> Callable[[np.ndarray], np.ndarray]:
+        if tree:
+            return tree_policy(
+                *model_of(registry.make_env(config.env_id)), config.algo, np.random.default_rng(seed)
+            )
         plan = planner(task, config.algo, torch.Generator().manual_seed(seed))
         return Controller(plan, task, train.horizon, train.replan_every, train.feedback)
 
@@ -142,7 +178,7 @@ def run(config: RunConfig) -> str:
     status, found = "failed", {}
     try:
         if search:
-            status = control(make_controller, task, envs, logger, train, config.seed, start["step"])
+            status = control(make_controller, envs, logger, train, config.seed, start["step"])
             found = pool(row for row in read_rows(directory / "metrics.jsonl") if row["split"] == "eval")
             controller = make_controller(child_seed(config.seed, "film"))
         else:

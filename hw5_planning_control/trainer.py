@@ -143,8 +143,7 @@ def only(plan: Plan, i: int) -> Plan:
 
 
 def control(
-    make_controller: Callable[[int], Controller],
-    task: Task,
+    make_controller: Callable[[int], Callable[[np.ndarray], np.ndarray]],
     envs: gym.vector.VectorEnv,
     logger: RunLogger,
     config: ControlConfig,
@@ -153,12 +152,12 @@ def control(
 ) -> str:
     """Episodes from environment step `step` to the end, one evaluation and one checkpoint per batch of them;
     "finished", or "interrupted" by Ctrl-C after the running batch."""
-    size = envs.num_envs * task.horizon
     with checkpoint.stop_signals() as stop:
         while step < config.total_steps and not stop:
             started = logger.wall_s
             controller = make_controller(child_seed(seed, "plan", step))
             found = evaluate(controller, envs, child_seed(seed, "env", step))
+            size = round(found["length_mean"] * found["episodes"])
             step += size
             logger.write("eval", step, found)
             logger.write("train", step, {"speed/steps_per_s": size / (logger.wall_s - started)})

@@ -211,7 +211,7 @@ def test_batches_of_episodes_are_seeded_by_their_step_and_rounded_up(tmp_path):
         return Controller(lqr, task)
 
     config = ControlConfig(total_steps=250, num_envs=2)
-    assert control(make, task, make_envs(DOUBLE, 2), logger, config, seed=0) == "finished"
+    assert control(make, make_envs(DOUBLE, 2), logger, config, seed=0) == "finished"
     logger.close("finished")
     rows = [row for row in read_rows(tmp_path / "metrics.jsonl") if row["split"] == "eval"]
     assert [row["step"] for row in rows] == [100, 200, 300]
