@@ -120,10 +120,11 @@ def test_the_pole_of_mujoco_is_held_upright():
 
 @pytest.mark.learning
 def test_the_pendulum_is_swung_up_by_planning_ahead():
-    """PENDULUM"""
+    """Twenty starts: -130.2 measured once, where the optimum is -126.8 by dynamic programming on a grid of
+    161 angles, 129 speeds and 17 torques. Planning 60 steps ahead with as many samples gets -159.7."""
     task = task_of("Pendulum-v1")
     controller = Controller(cem_planner(task, CEMConfig(), torch.Generator().manual_seed(0)), task, 30, 1)
-    assert evaluate(controller, make_envs("Pendulum-v1", 50), 0)["return_mean"] > -150
+    assert evaluate(controller, make_envs("Pendulum-v1", 20), 7)["return_mean"] > -140
 
 
 @pytest.mark.parametrize(
