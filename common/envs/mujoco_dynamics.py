@@ -16,6 +16,7 @@ import torch
 from mujoco import rollout
 from torch import Tensor
 
+from common.envs.registry import make_env
 from common.types import require
 
 STEP = 1e-6  # of the central differences
@@ -29,7 +30,7 @@ class MujocoDynamics:
     """
 
     def __init__(self, env_id: str):
-        env = gym.make(env_id).unwrapped
+        env = make_env(env_id).unwrapped
         ok = isinstance(env, gym.envs.mujoco.MujocoEnv)
         require(ok, f"env_id must name a MuJoCo environment of Gymnasium, got {env_id!r}")
         model: Any = env.model
