@@ -26,6 +26,10 @@ EXPERIMENTS = {
             "replanning": (*DOUBLE, "--train.no-feedback", "--train.replan-every", "1"),
         }
     ),
+    # Planners that teach: do they bend towards the policy, or is it left to clone them?
+    "teaching": Experiment(
+        {"guided policy search": ("gps-pendulum",), "cloning": ("gps-pendulum", "--algo.no-adapt")}
+    ),
     "pendulum": Experiment({"cem": ("cem-pendulum",), "mppi": ("mppi-pendulum",)}),
 }
 

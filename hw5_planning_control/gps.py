@@ -10,7 +10,8 @@ L = sum_i c(tau_i) + sum_it lambda_it'(u_it - pi(x_it, t)) + rho/2 |u_it - pi(x_
 
 The teacher adapts to the learner: a control that no policy of the class can mimic costs in step 1. Step 2
 sees not the plan alone but a tube around it, runs of p_i(u|x) = N(u^ + K (x - x^), noise^2 Q_uu^-1) from
-nearby starts, and so learns the feedback as well. Cloning is step 2 alone, on the plans of the cost itself.
+nearby starts, and so learns the feedback as well. Cloning is step 2 alone, on the plans of the cost itself:
+where these differ from start to start without need, the policy learns their mean, which is no plan.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ StatePolicy = Callable[[Tensor, Tensor], Tensor]  # x [..., n], t/T [..., 1] -> 
 @dataclass(frozen=True)
 class GPSConfig:
     rounds: int = 20  # of steps 1 to 3
+    adapt: bool = True  # False: step 2 alone, cloning of the first plans
     rho: float = 0.1  # weight of the squared residual
     rho_growth: float = 1.1  # factor of rho per round
     rho_max: float = 10.0  # where its growth ends
@@ -121,12 +123,14 @@ def guided_policy_search(
     multiplier, rho, rounds = torch.zeros_like(plan.u), c.rho, []
     clone(problem, policy, plan, c, generator, optimizer)
     for _ in range(c.rounds):
-        held = lagrangian(problem, frozen(policy), multiplier, rho)
-        plan = ilqr(held, plan.u, ILQRConfig(iterations=c.plan_steps))  # 1
+        if c.adapt:
+            held = lagrangian(problem, frozen(policy), multiplier, rho)
+            plan = ilqr(held, plan.u, ILQRConfig(iterations=c.plan_steps))  # 1
         clone(problem, policy, plan, c, generator, optimizer, multiplier / rho)  # 2
         with torch.no_grad():
             gap = plan.u - policy(plan.x[:, :-1], t)
-        multiplier = multiplier + rho * gap  # 3
+        if c.adapt:
+            multiplier = multiplier + rho * gap  # 3
         costs = (problem.total_cost(plan.x, plan.u), play(problem, policy))
         rounds.append(Round(_rms(gap), *(cost.mean().item() for cost in costs), _rms(multiplier)))
         on_round(rounds[-1])

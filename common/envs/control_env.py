@@ -22,14 +22,16 @@ class ControlEnv(gym.Env):
 
     def __init__(self, env_id: str, noise: float = 0.0, render_mode: str | None = None):
         self.task, self.noise, self.render_mode = TASKS[env_id], noise, render_mode
+        self.spread = self.task.spread
         self.metadata = self.metadata | {"render_fps": round(1 / self.task.dt)}
         self.observation_space = Box(-np.inf, np.inf, (self.task.n + 1,), np.float64)
         self.action_space = Box(self.task.u_low, self.task.u_high, (self.task.m,), np.float32)
 
     def reset(self, *, seed=None, options=None):
+        """`spread` is the standard deviation of every entry of x_0."""
         super().reset(seed=seed)
         self.t = 0
-        self.x = np.array(self.task.start) + self.task.spread * self.np_random.standard_normal(self.task.n)
+        self.x = np.array(self.task.start) + self.spread * self.np_random.standard_normal(self.task.n)
         return self._obs(), {}
 
     def step(self, action):

@@ -1,4 +1,4 @@
-import dataclasses
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,7 +61,7 @@ def generator():
 def test_a_policy_that_can_mimic_the_optimum_becomes_it():
     """The constraint then costs nothing: no residual, no multiplier, the cost of the plans."""
     policy, p = Linear(True), problem()
-    found = guided_policy_search(p, policy, plans(p), dataclasses.replace(QUICK, rounds=6), generator())
+    found = guided_policy_search(p, policy, plans(p), replace(QUICK, rounds=6), generator())
     torch.testing.assert_close(policy.W, K, rtol=0, atol=1e-3)
     assert policy.b.abs() < 1e-3
     assert found.rounds[-1].residual < 1e-3
@@ -74,7 +74,7 @@ def test_a_policy_that_cannot_gets_the_best_of_its_class():
     """One control for all starts and steps: the dense least-squares optimum, not the mean of the plans."""
     policy, p = Linear(False), problem()
     plan = plans(p)
-    config = dataclasses.replace(QUICK, rounds=30, rho=1.0, rho_growth=1.0, policy_steps=30, lr=0.05)
+    config = replace(QUICK, rounds=30, rho=1.0, rho_growth=1.0, policy_steps=30, lr=0.05)
     found = guided_policy_search(p, policy, plan, config, generator())
     ones = torch.ones_like(plan.u)
     costs = [p.total_cost(p.rollout(b * ones), b * ones).sum() for b in (-1.0, 0.0, 1.0)]
@@ -86,6 +86,16 @@ def test_a_policy_that_cannot_gets_the_best_of_its_class():
     (slope,) = torch.autograd.grad(p.total_cost(p.rollout(u), u).sum(), u)
     torch.testing.assert_close(found.multiplier, -slope, rtol=0, atol=0.02 * slope.abs().max().item())
     assert abs(found.multiplier.mean()) < 1e-3  # the policy feels no pull
+
+
+def test_without_adapting_the_plans_are_cloned():
+    """The best constant for the plans is their mean, whatever it costs to play it."""
+    policy, p = Linear(False), problem()
+    plan = plans(p)
+    found = guided_policy_search(p, policy, plan, replace(QUICK, rounds=2, adapt=False), generator())
+    assert policy.b.item() == pytest.approx(plan.u.mean().item(), abs=1e-3)
+    assert torch.equal(found.u, plan.u)
+    assert not found.multiplier.any()
 
 
 def test_lagrangian_by_hand():
@@ -105,7 +115,7 @@ def test_lagrangian_by_hand():
 
 def test_tube_of_a_linear_system_follows_the_closed_loop():
     p = problem()
-    plan, config = plans(p), dataclasses.replace(QUICK, samples=2, spread=0.3)
+    plan, config = plans(p), replace(QUICK, samples=2, spread=0.3)
     x, u = tube(p, plan, config, generator())
     assert x.shape == (3, 3, 10, 2)
     assert torch.equal(x[0], plan.x[:, :-1])
@@ -119,7 +129,7 @@ def test_tube_of_a_linear_system_follows_the_closed_loop():
 def test_noise_of_the_tube_is_what_the_cost_forgives():
     """u ~ N(u^ + K (x - x^), noise^2 Q_uu^-1), and what is taught is the mean."""
     p = problem(T=2, x0=STARTS[:1])
-    plan, config = plans(p), dataclasses.replace(QUICK, samples=1000, spread=0.0, noise=0.5)
+    plan, config = plans(p), replace(QUICK, samples=1000, spread=0.0, noise=0.5)
     x, u = tube(p, plan, config, generator())
     spread = (x[1:, 0, 1, 1] - x[0, 0, 1, 1]) / B[1, 0]
     assert spread.square().mean().item() == pytest.approx(0.25 / plan.Q_uu[0, 0, 0, 0].item(), rel=0.1)

@@ -51,6 +51,21 @@ def test_a_resumed_run_equals_the_uninterrupted_one(preset, settings, tmp_path):
     assert rows(directory) == whole
 
 
+TINY_GPS = ["--algo.rounds", 2, "--algo.policy-steps", 5, "--algo.first-plan-steps", 3, "--train.starts", 3]
+
+
+def test_a_taught_policy_is_played_from_other_starts(tmp_path):
+    result = run("gps-pendulum", *TINY_GPS, "--train.eval-episodes", 4, "--out", tmp_path, module=MODULE)
+    assert result.returncode == 0, result.stderr
+    assert re.match(r"final cost [\d.]+ \+- [\d.]+ over 4 episodes", result.stdout.splitlines()[-1])
+    found = rows(run_directory(tmp_path))
+    assert [row["step"] for row in found] == [1, 1, 2, 2]
+    taught, played = found[-2:]
+    assert taught["policy/residual"] > 0
+    assert played["return_mean"] != -taught["policy/cost"]
+    assert played["return_std"] > 0
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
@@ -58,6 +73,9 @@ def test_a_resumed_run_equals_the_uninterrupted_one(preset, settings, tmp_path):
         (["--env-id", "CartPole-v1"], "env_id"),
         (["--algo.iterations", "-1"], "iterations must be at least 0, got -1"),
         (["--algo.armijo", "0.9"], "armijo must lie in (0, 0.5), got 0.9"),
+        (["gps-pendulum", "--env-id", "Pendulum-v1"], "env_id must be a task with a horizon"),
+        (["gps-pendulum", "--train.spread", "-1"], "spread must be finite and at least 0, got -1"),
+        (["gps-pendulum", "--algo.rho", "0"], "rho must be positive"),
         (["mppi-pendulum", "--train.noise", "0.1"], "noise must be 0 in Pendulum-v1"),
         (
             ["cem-pendulum", "--train.replan-every", "99"],
