@@ -74,10 +74,16 @@ EXPERIMENTS = {
     "lunarlander": Experiment(
         {"ppo": ("ppo-lunarlander",), "trpo": ("trpo-lunarlander",), "a2c": ("a2c-lunarlander",)}
     ),
-    "halfcheetah": Experiment({"ppo": ("ppo-halfcheetah",), "trpo": ("trpo-halfcheetah",)}),
+    "halfcheetah": Experiment({"ppo": ("ppo-halfcheetah",), "trpo": ("trpo-halfcheetah",)}, FIVE),
     "hopper": Experiment({"ppo": ("ppo-hopper",), "trpo": ("trpo-hopper",)}),
     # The trap: with the usual discount the return of a whole stroke is out of sight.
-    "swimmer": Experiment({"ppo": ("ppo-swimmer",), "gamma 0.99": ("ppo-swimmer", "--algo.gamma", "0.99")}),
+    "swimmer": Experiment(
+        {
+            "ppo": ("ppo-swimmer",),
+            "gamma 0.99": ("ppo-swimmer", "--algo.gamma", "0.99"),
+            "es": ("es-swimmer",),
+        }
+    ),
 }
 
 if __name__ == "__main__":
