@@ -25,12 +25,11 @@ EXPERIMENTS = {
         },
         FIVE,
     ),
-    "parallel": Experiment(
+    "parallel": Experiment({"a2c": ("a2c-cartpole",), "a3c": ("a3c-cartpole",)}, FIVE),
+    "online": Experiment(
         {
             "online actor-critic": ("online-actor-critic-cartpole",),
-            "a2c": ("a2c-cartpole",),
             "a2c, shared trunk": ("a2c-cartpole", "--algo.shared"),
-            "a3c": ("a3c-cartpole",),
         },
         FIVE,
     ),
