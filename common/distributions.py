@@ -1,7 +1,8 @@
 """Action distributions written out: torch.distributions spends more time on checks than on mathematics.
 
 Shapes: [...] any batch, A number of actions, K action size. Each has sample, mode, log_prob, entropy, kl,
-and frozen: a copy without gradient that stays as it is when the network moves on.
+and frozen: a copy without gradient that stays as it is when the network moves on; and information: tensors x
+and weights w [..., A or K] with which the Fisher matrix is sum_i w_i grad x_i grad x_i^T.
 """
 
 from __future__ import annotations
@@ -40,6 +41,10 @@ class Categorical:
         """D_KL(self || other): [...], in nats."""
         return (self.log_p.exp() * (self.log_p - other.log_p)).sum(-1)
 
+    def information(self) -> list[tuple[Tensor, Tensor]]:
+        """E_a[grad log pi(a) grad log pi(a)^T]"""
+        return [(self.log_p, self.log_p.detach().exp())]
+
     def frozen(self) -> Categorical:
         return Categorical(self.log_p.detach())
 
@@ -75,6 +80,12 @@ class DiagonalGaussian:
         variance_ratio = (2 * (self.log_std - other.log_std)).exp()
         z = (self.mean - other.mean) * (-other.log_std).exp()
         return 0.5 * (z.square() + variance_ratio - 1).sum(-1) + (other.log_std - self.log_std).sum()
+
+    def information(self) -> list[tuple[Tensor, Tensor]]:
+        """1/sigma^2 for the mean, 2 for log sigma"""
+        precision = (-2 * self.log_std.detach()).exp().expand_as(self.mean)
+        log_std = self.log_std.expand_as(self.mean)
+        return [(self.mean, precision), (log_std, torch.full_like(precision, 2))]
 
     def frozen(self) -> DiagonalGaussian:
         return DiagonalGaussian(self.mean.detach(), self.log_std.detach().clone())

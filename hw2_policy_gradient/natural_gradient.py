@@ -54,15 +54,18 @@ class NaturalGradientConfig:
 def fisher(policy: nn.Module, obs: Tensor, damping: float) -> Callable[[Tensor], Tensor]:
     """v -> (F + damping I) v: [P] -> [P] over the policy's P parameters, F the mean over obs [..., D].
 
-    Two backward passes per product: grad(grad KL . v). `policy` must stand still meanwhile.
+    F = mean sum_i w_i J_i^T J_i of what the policy puts out, J v by differentiating J^T y, linear in y, by y.
+    grad(grad KL . v) is the same with twice the work: the curvature of the network, times zero. `policy` must
+    stand still meanwhile.
     """
     ok = obs.numel() > 0 and bool(torch.isfinite(obs).all())
     require(ok, f"obs must be finite and hold at least one observation, got {list(obs.shape)}")
     require(damping >= 0, f"damping must be at least 0, got {damping}")
     parameters = [*policy.parameters()]
-    pi = policy(obs)
-    kl = pi.frozen().kl(pi).mean()  # zero, and so is its gradient, whose own gradient is F
-    slope = parameters_to_vector(torch.autograd.grad(kl, parameters, create_graph=True))
+    parts = [(x, w) for x, w in policy(obs).information() if x.requires_grad]  # a sigma may be given
+    outputs, weights = [x for x, _ in parts], [w / obs[..., 0].numel() for _, w in parts]
+    y = [torch.zeros_like(x, requires_grad=True) for x in outputs]
+    slope = parameters_to_vector(torch.autograd.grad(outputs, parameters, y, create_graph=True))
 
     def product(vector: Tensor) -> Tensor:
         ok = vector.shape == slope.shape and vector.dtype == slope.dtype
@@ -71,7 +74,9 @@ def fisher(policy: nn.Module, obs: Tensor, damping: float) -> Callable[[Tensor],
         require(ok, f"vector must be finite and {wanted} as the parameters are, got {got}")
         vector = vector.detach()  # constant, wherever it came from
         with torch.enable_grad():
-            image = torch.autograd.grad(slope @ vector, parameters, retain_graph=True)
+            moved = torch.autograd.grad(slope @ vector, y, retain_graph=True)  # J v
+        weighted = [w * change for w, change in zip(weights, moved, strict=True)]
+        image = torch.autograd.grad(outputs, parameters, weighted, retain_graph=True)
         return parameters_to_vector(image) + damping * vector
 
     return product

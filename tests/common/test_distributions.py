@@ -45,6 +45,35 @@ def test_kl_is_zero_on_itself_and_positive_elsewhere(kind, generator):
     assert (p.kl(q) > 0).all()
 
 
+@pytest.mark.parametrize("kind", [Categorical, DiagonalGaussian])
+def test_information_is_the_curvature_of_the_divergence(kind, generator):
+    """By the numbers that a network puts out for five states: logits, or means and one log sigma."""
+    logits = torch.randn(5, 3, generator=generator, dtype=torch.float64)
+    numbers = (logits,) if kind is Categorical else (logits, logits[0])
+    fixed = kind(*numbers)
+
+    def kl(*numbers):
+        return fixed.kl(kind(*numbers)).sum()
+
+    hessian = torch.autograd.functional.hessian(kl, numbers)
+    size = sum(x.numel() for x in numbers)
+    expected = torch.cat(
+        [
+            torch.cat([h.reshape(x.numel(), -1) for h in row], 1)
+            for x, row in zip(numbers, hessian, strict=True)
+        ]
+    )
+    fisher = torch.zeros(size, size, dtype=torch.float64)
+    leaves = [x.clone().requires_grad_() for x in numbers]
+    for x, w in kind(*leaves).information():
+        assert not w.requires_grad
+        for value, weight in zip(x.flatten(), w.flatten(), strict=True):
+            grads = torch.autograd.grad(value, leaves, retain_graph=True, materialize_grads=True)
+            g = torch.cat([grad.flatten() for grad in grads])
+            fisher += weight * torch.outer(g, g)
+    torch.testing.assert_close(fisher, expected)
+
+
 def test_samples_follow_the_probabilities(generator):
     p = torch.tensor([0.1, 0.2, 0.7])
     drawn = Categorical(p.log().expand(30_000, 3)).sample(generator)
