@@ -147,10 +147,8 @@ PRESETS = {
         RunConfig(
             preset="a2c-lunarlander",
             env_id="LunarLander-v3",
-            algo=A2CConfig(gamma=0.995, lr=2e-3, entropy_weight=0.01),
-            train=TrainConfig(
-                total_steps=1_000_000, num_envs=16, rollout_steps=16, eval_every=50_000, save_every=100_000
-            ),
+            algo=A2CConfig(gamma=0.995, lam=1.0, lr=8.3e-4, entropy_weight=1e-5),
+            train=TrainConfig(total_steps=1_000_000, rollout_steps=5, eval_every=50_000, save_every=100_000),
         ),
         RunConfig(
             preset="a3c-cartpole",
