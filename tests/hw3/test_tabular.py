@@ -69,8 +69,8 @@ def test_td_finds_the_value_of_a_policy():
 
 @pytest.mark.parametrize("learn", [q_learning, double_q_learning])
 def test_q_learning_finds_the_optimum_off_policy(learn):
-    """By a behaviour that is not greedy half of the time. Six seeds: wrong by 0.02 to 0.13 of 2.8, double Q, of
-    which every table sees half of the steps, by 0.09 to 0.19."""
+    """By a behaviour that is not greedy half of the time. Six seeds: wrong by 0.02 to 0.13 of 2.8; double
+    Q, of which each table sees half of the steps, by 0.09 to 0.19."""
     env = garnet_env()
     V, _ = value_iteration(env.mdp.P, env.mdp.R, 0.8)
     Q = learn(env, 100, mean, 0.8, 0.5, 0)
