@@ -8,8 +8,13 @@ import torch
 from torch import Tensor, nn
 
 
-def mlp(*sizes: int, generator: torch.Generator, last_gain: float = 1.0) -> nn.Sequential:
-    """Tanh network sizes[0] -> ... -> sizes[-1], linear at the end. [..., sizes[0]] -> [..., sizes[-1]].
+def mlp(
+    *sizes: int,
+    generator: torch.Generator,
+    last_gain: float = 1.0,
+    activation: type[nn.Module] = nn.Tanh,
+) -> nn.Sequential:
+    """Network sizes[0] -> ... -> sizes[-1], linear at the end. [..., sizes[0]] -> [..., sizes[-1]].
 
     Orthogonal weights of gain sqrt(2), `last_gain` in the last layer, biases zero (Engstrom et al. 2020).
     A last gain near 0 starts a policy where it prefers no action.
@@ -20,7 +25,7 @@ def mlp(*sizes: int, generator: torch.Generator, last_gain: float = 1.0) -> nn.S
         linear = nn.Linear(n_in, n_out)
         nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5, generator=generator)
         nn.init.zeros_(linear.bias)
-        layers += [linear] if last else [linear, nn.Tanh()]
+        layers += [linear] if last else [linear, activation()]
     return nn.Sequential(*layers)
 
 

@@ -1,4 +1,4 @@
-"""Gradient steps, and linear systems that are known by their products only."""
+"""Gradient steps, averages of parameters, and linear systems that are known by their products only."""
 
 from __future__ import annotations
 
@@ -23,6 +23,23 @@ def gradient_step(
     norm = nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
     optimizer.step()
     return norm
+
+
+def descend(loss: Tensor, optimizer: torch.optim.Optimizer, parameters: Sequence[Tensor]) -> None:
+    """Descend `loss` once, by gradients with respect to `parameters` only.
+
+    What else the loss went through, such as the critic that an actor climbs, gets none: neither is it moved
+    nor is its gradient computed, which would cost half as much again.
+    """
+    optimizer.zero_grad()
+    loss.backward(inputs=parameters)
+    optimizer.step()
+
+
+@torch.no_grad()
+def polyak(targets: Sequence[Tensor], sources: Sequence[Tensor], tau: float) -> None:
+    """target <- (1 - tau) target + tau source, in place; tau = 1 copies."""
+    torch._foreach_lerp_(targets, sources, tau)
 
 
 @torch.no_grad()

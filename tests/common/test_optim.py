@@ -1,11 +1,11 @@
-"""Conjugate gradient against dense solvers."""
+"""Conjugate gradient against dense solvers; gradient steps that leave others alone."""
 
 import math
 
 import pytest
 import torch
 
-from common.optim import conjugate_gradient
+from common.optim import conjugate_gradient, descend, polyak
 from common.types import UsageError
 
 
@@ -77,3 +77,20 @@ def test_bad_right_side_is_named(b):
 def test_matrix_that_is_not_positive_definite_is_refused(factor):
     with pytest.raises(UsageError, match="product must be positive definite"):
         conjugate_gradient(lambda v: factor * v, torch.ones(3))
+
+
+def test_descent_moves_and_differentiates_its_own_parameters_only():
+    """loss = a b: a steps against b by the learning rate; b, which it goes through, gets no gradient."""
+    a, b = (torch.tensor(x, requires_grad=True) for x in (2.0, 3.0))
+    descend(a * b, torch.optim.SGD([a], lr=0.1), [a])
+    assert a.item() == pytest.approx(2 - 0.1 * 3)
+    assert b.item() == 3
+    assert b.grad is None
+
+
+def test_polyak_average_by_hand():
+    targets, sources = [torch.tensor([0.0, 8.0])], [torch.tensor([4.0, 0.0])]
+    polyak(targets, sources, 0.25)
+    assert targets[0].tolist() == [1, 6]
+    polyak(targets, sources, 1.0)
+    assert torch.equal(targets[0], sources[0])
