@@ -11,6 +11,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -89,3 +90,14 @@ class DiagonalGaussian:
 
     def frozen(self) -> DiagonalGaussian:
         return DiagonalGaussian(self.mean.detach(), self.log_std.detach().clone())
+
+
+def squashed_gaussian(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """a = tanh(u), u = mean + exp(log_std) noise, and log pi(a) = log N(u) - sum log(1 - tanh(u)^2).
+
+    All [..., K] -> a [..., K], log pi(a) [...]. 1 - tanh(u)^2 is written out as 4 / (e^u + e^-u)^2: the
+    difference itself would be zero from |u| = 9 on.
+    """
+    u = torch.addcmul(mean, log_std.exp(), noise)
+    log_slope = 2 * (math.log(2) - u - F.softplus(-2 * u))
+    return u.tanh(), -(0.5 * noise.square() + log_std + log_slope + 0.5 * LOG_2PI).sum(-1)
