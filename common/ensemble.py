@@ -23,7 +23,8 @@ class EnsembleLinear(nn.Module):
             nn.init.orthogonal_(weight, gain, generator=generator)
 
     def forward(self, x: Tensor) -> Tensor:
-        return torch.baddbmm(self.bias, x, self.weight)
+        """Of the first E members, as many as x has."""
+        return torch.baddbmm(self.bias[: len(x)], x, self.weight[: len(x)])
 
 
 class EnsembleMLP(nn.Module):
@@ -46,8 +47,9 @@ class EnsembleMLP(nn.Module):
         self.layers = nn.ModuleList(EnsembleLinear(members, *pair, gain, generator) for pair, gain in layers)
         self.members, self.activation = members, activation
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x.expand(self.members, *x.shape[-2:])
+    def forward(self, x: Tensor, members: int | None = None) -> Tensor:
+        """Of the first `members` only, if given: what is not needed costs nothing."""
+        x = x.expand(members or self.members, *x.shape[-2:])
         for layer in self.layers[:-1]:
             x = self.activation(layer(x))
         return self.layers[-1](x)

@@ -29,6 +29,12 @@ def test_members_may_see_inputs_of_their_own(generator):
     torch.testing.assert_close(net(x)[1], member(net, 1, x[1]))
 
 
+def test_the_first_members_alone(generator):
+    net = EnsembleMLP(3, 4, 8, 2, generator=generator)
+    x = torch.randn(5, 4, generator=generator)
+    torch.testing.assert_close(net(x, members=2), net(x)[:2])
+
+
 def test_gradients_do_not_cross(generator):
     net = EnsembleMLP(2, 3, 8, 1, generator=generator)
     net(torch.randn(4, 3, generator=generator))[0].sum().backward()
