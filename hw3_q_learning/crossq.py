@@ -1,0 +1,155 @@
+"""CrossQ (Bhatt et al. 2024, 1902.05605v4): SAC without target networks, by batch normalisation.
+
+(Q_i(s, a); Q_i(s', a')) = one pass of the critics over both batches, so that they are normalised alike
+y = r + gamma (1 - d) (min_i Q_i(s', a') - alpha log pi(a'|s')),      a' ~ pi(. | s')
+
+Normalisation is batch renormalisation (Ioffe 2017): x^ = (x - mu_B) / sigma_B r + d with r = sigma_B / sigma
+and d = (mu_B - mu) / sigma limited. Unlimited it is the running (x - mu) / sigma; at r = 1, d = 0 plain batch
+normalisation, which it is for the first `warmup` passes. No gradient flows through y, r and d.
+
+The paper's critics are 2048 units wide; these take a CPU's hours to days, ours are as wide as you say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.ensemble import EnsembleLinear
+from common.replay import Batch
+from common.seeding import generator
+from common.types import EnvSpec, require_at_least, require_unit
+from hw3_q_learning.dqn import td_target
+from hw3_q_learning.sac import SAC, SACConfig, Temperature, require_continuous, soft_value
+
+EPSILON = 1e-3  # added to variances
+
+
+@dataclass(frozen=True)
+class CrossQConfig(SACConfig):
+    lr: float = 1e-3  # learning rate of each Adam
+    beta1: float = 0.5  # decay of Adam's mean gradient
+    actor_period: int = 3  # gradient steps of the critics per step of the actor
+    critic_hidden: tuple[int, ...] = (256, 256)  # units per layer of the critics
+    momentum: float = 0.01  # part of a batch in the running moments
+    warmup: int = 100_000  # passes of plain batch normalisation
+    tau: float = 1.0  # no effect: there are no target networks
+
+    def __post_init__(self):
+        super().__post_init__()
+        require_unit(self, "beta1", "momentum")
+        require_at_least(self, 0, "warmup")
+
+
+def renormalization(mean_b: Tensor, std_b: Tensor, mean: Tensor, std: Tensor, r_max: float, d_max: float):
+    """r = clip(sigma_B / sigma, 1 / r_max, r_max) and d = clip((mu_B - mu) / sigma, -d_max, d_max)."""
+    return (std_b / std).clamp(1 / r_max, r_max), ((mean_b - mean) / std).clamp(-d_max, d_max)
+
+
+class BatchRenorm(nn.Module):
+    """Normalises [..., B, n] over B; learning it uses the batch's moments, in `eval` the running ones.
+
+    `shape` [..., 1, n]: leading dimensions are members of an ensemble, each with moments of its own.
+    """
+
+    def __init__(self, *shape: int, momentum: float, warmup: int, r_max: float = 3.0, d_max: float = 5.0):
+        super().__init__()
+        self.momentum, self.warmup, self.r_max, self.d_max = momentum, warmup, r_max, d_max
+        self.scale, self.bias = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("var", torch.ones(shape))
+        self.passes = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            slope = self.scale * (self.var + EPSILON).rsqrt()
+            return torch.addcmul(self.bias - self.mean * slope, x, slope)
+        var, mean = torch.var_mean(x, -2, correction=0, keepdim=True)
+        std = (var + EPSILON).sqrt()
+        slope, shift = self.scale / std, self.bias
+        if self.passes >= self.warmup:
+            moments = (mean.detach(), std.detach(), self.mean, (self.var + EPSILON).sqrt())
+            r, d = renormalization(*moments, self.r_max, self.d_max)
+            slope, shift = slope * r, shift + self.scale * d
+        self.mean.lerp_(mean.detach(), self.momentum)
+        self.var.lerp_(var.detach(), self.momentum)
+        self.passes += 1
+        return torch.addcmul(shift - mean * slope, x, slope)
+
+    def get_extra_state(self) -> int:
+        return self.passes
+
+    def set_extra_state(self, state: int) -> None:
+        self.passes = state
+
+
+class NormalizedMLP(nn.Module):
+    """Batch renormalisation before each of E networks' layers: [B, n_in] -> [E, B, n_out]."""
+
+    def __init__(self, members: int, *sizes: int, generator: torch.Generator, momentum: float, warmup: int):
+        super().__init__()
+        gains = [2**0.5] * (len(sizes) - 2) + [1.0]
+        self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
+        for k, (n_in, n_out) in enumerate(pairwise(sizes)):
+            shape = (members, 1, n_in) if k else (1, n_in)  # members share their input
+            self.norms.append(BatchRenorm(*shape, momentum=momentum, warmup=warmup))
+            self.layers.append(EnsembleLinear(members, n_in, n_out, gains[k], generator))
+        self.members = members
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norms[0](x)
+        x = self.layers[0](x.expand(self.members, *x.shape))
+        for norm, layer in zip(self.norms[1:], self.layers[1:], strict=True):
+            x = layer(norm(F.relu(x)))
+        return x
+
+
+class CrossQ(SAC):
+    """SAC's actor, temperature and order of steps; the critics are their own targets."""
+
+    def __init__(
+        self, spec: EnvSpec, config: CrossQConfig, total_updates: int, device: torch.device, seed: int
+    ):
+        require_continuous(spec, "CrossQ")
+        self.config, self.device = config, device
+        self.target_entropy = float(
+            -spec.action_dim if config.target_entropy is None else config.target_entropy
+        )
+        self.generator, init = generator(seed, "explore", device=device), generator(seed, "init")
+        options = {"generator": init, "momentum": config.momentum, "warmup": config.warmup}
+        sizes = (spec.obs_dim + spec.action_dim, *config.critic_hidden, 1)
+        self.critic = NormalizedMLP(config.critics, *sizes, **options).to(device).eval()
+        sizes = (spec.obs_dim, *config.hidden, 2 * spec.action_dim)
+        self.actor = nn.Sequential(NormalizedMLP(1, *sizes, **options), nn.Flatten(0, 1)).to(device).eval()
+        self.temperature = Temperature(config.alpha, config.learn_alpha).to(device)
+        self.critic_parameters = tuple(self.critic.parameters())
+        learned = tuple(self.temperature.parameters()) if config.learn_alpha else ()
+        self.actor_parameters = (*self.actor.parameters(), *learned)
+        adam = {"lr": config.lr, "betas": (config.beta1, 0.999), "fused": True}
+        self.critic_optimizer = torch.optim.Adam(self.critic_parameters, **adam)
+        self.actor_optimizer = torch.optim.Adam(self.actor_parameters, **adam)
+        self.updates = 0
+
+    def update(self, batch: Batch) -> dict[str, Tensor]:
+        metrics = self.regress(*self.joint(batch), batch.weight)
+        if self.updates % self.config.actor_period == 0:
+            self.actor.train()
+            metrics |= self.actor_step(batch.obs)
+            self.actor.eval()
+        self.updates += 1
+        return metrics
+
+    def joint(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Q_i(s, a) [E, B] and y [B] of one pass."""
+        with torch.no_grad():
+            next_action, log_prob = self.sample(batch.next_obs)
+        obs, action = torch.cat((batch.obs, batch.next_obs)), torch.cat((batch.action, next_action))
+        self.critic.train()
+        q, q_next = self.q(self.critic, obs, action).chunk(2, 1)
+        self.critic.eval()
+        v_next = soft_value(q_next.detach(), log_prob, self.temperature())
+        return q, td_target(batch.reward, batch.terminated, v_next, self.config.gamma**batch.steps)
