@@ -138,7 +138,7 @@ def test_three_steps_by_hand():
 
 
 def test_value_counts_after_a_time_limit_but_not_after_an_end():
-    """V = 1 / (1 - gamma) and reward 1: every target is V where the episode was cut, however few the steps."""
+    """V = 1 / (1 - gamma) and reward 1: each target is V where the episode was cut, however soon."""
     for ends, exact in (({2: "cut"}, True), ({2: "end"}, False)):
         batch = NStep(5, 0.9)(stream([1.0] * 3, ends), last=True)
         target = batch.reward + 0.9**batch.steps * ~batch.terminated * 10

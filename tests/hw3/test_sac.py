@@ -91,8 +91,8 @@ def test_without_temperature_the_target_is_ddpgs():
 def test_value_of_the_state_that_never_ends():
     """alpha = 0: 1 / (1 - gamma) = 5 whatever the action; with alpha the entropies are added, gamma alpha H
     each, H = 2 log 2 of the uniform policy being the highest: between them."""
-    plain = agent(gamma=0.8, lr=0.01, tau=0.1, alpha=1e-9, learn_alpha=False)
-    soft = agent(gamma=0.8, lr=0.01, tau=0.1, alpha=0.5, learn_alpha=False)
+    options = {"lr": 0.01, "tau": 0.1, "learn_alpha": False}
+    plain, soft = agent(gamma=0.8, alpha=1e-9, **options), agent(gamma=0.8, alpha=0.5, **options)
     batch = self_loop(CONTINUOUS)
     for _ in range(250):
         plain.update(batch)
