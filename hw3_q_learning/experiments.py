@@ -1,0 +1,46 @@
+"""python -m hw3_q_learning.experiments [NAME...] --seeds 0 1 2: every curve of the deep half."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.sweep import Experiment, main
+from hw3_q_learning.run import HOMEWORK, PRESETS
+
+FIVE, TEN = tuple(range(5)), tuple(range(10))
+EXPERIMENTS = {
+    "cartpole": Experiment({"dqn": ("dqn-cartpole",)}, TEN),
+    # The lecture's three processes: one agent, one loop, three sets of rates.
+    "processes": Experiment(
+        {
+            "online q": ("online-q-cartpole",),
+            "dqn": ("dqn-cartpole",),
+            "fitted q": ("fitted-q-cartpole",),
+        },
+        FIVE,
+    ),
+    "family": Experiment(
+        {
+            "dqn, single": ("dqn-cartpole", "--algo.no-double"),
+            "duelling": ("dqn-cartpole", "--algo.duelling"),
+            "3 steps": ("dqn-cartpole", "--train.n-step", "3"),
+            "prioritised": ("dqn-cartpole", "--train.priority", "0.6"),
+            "c51": ("c51-cartpole",),
+            "qr": ("qr-cartpole",),
+            "rainbow": ("rainbow-cartpole",),
+        },
+        FIVE,
+    ),
+    "acrobot": Experiment({"dqn": ("dqn-acrobot",)}, FIVE),
+    "mountaincar": Experiment({"dqn": ("dqn-mountaincar",)}, FIVE),
+    "lunarlander": Experiment({"dqn": ("dqn-lunarlander",)}, FIVE),
+    "pendulum": Experiment(
+        {name: (f"{name}-pendulum",) for name in ("sac", "td3", "ddpg", "naf", "cem-q", "crossq")},
+    ),
+    "inverteddoublependulum": Experiment({"sac": ("sac-inverteddoublependulum",)}),
+    "halfcheetah": Experiment({name: (f"{name}-halfcheetah",) for name in ("sac", "td3", "crossq")}),
+    "hopper": Experiment({"sac": ("sac-hopper",)}),
+}
+
+if __name__ == "__main__":
+    main(HOMEWORK, PRESETS, EXPERIMENTS, Path(__file__).parent / "results")
