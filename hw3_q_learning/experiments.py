@@ -1,4 +1,4 @@
-"""python -m hw3_q_learning.experiments [NAME...] --seeds 0 1 2: every curve of the deep half."""
+"""python -m hw3_q_learning.experiments [NAME...] --seeds 0 1 2: every curve of the networks."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ EXPERIMENTS = {
         {
             "dqn, single": ("dqn-cartpole", "--algo.no-double"),
             "duelling": ("dqn-cartpole", "--algo.duelling"),
-            "3 steps": ("dqn-cartpole", "--train.n-step", "3"),
+            "1 step": ("dqn-cartpole", "--train.n-step", "1"),
             "prioritised": ("dqn-cartpole", "--train.priority", "0.6"),
             "c51": ("c51-cartpole",),
             "qr": ("qr-cartpole",),

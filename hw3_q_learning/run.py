@@ -58,7 +58,15 @@ class RunConfig(cli.RunOptions):
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
-CARTPOLE = TrainConfig(total_steps=50_000, collect_steps=2, batch_size=128, capacity=50_000, eval_every=2_500)
+CARTPOLE = TrainConfig(
+    total_steps=50_000,
+    collect_steps=4,
+    updates=2,
+    batch_size=128,
+    capacity=100_000,
+    n_step=3,
+    eval_every=2_500,
+)
 BOX2D = TrainConfig(
     total_steps=100_000, collect_steps=4, updates=4, batch_size=128, capacity=100_000, eval_every=5_000
 )
@@ -74,7 +82,7 @@ PRESETS = {
         RunConfig(
             preset="dqn-cartpole",
             env_id="CartPole-v1",
-            algo=DQNConfig(lr=1e-3, epsilon_steps=8_000),
+            algo=DQNConfig(lr=1e-3, epsilon_final=0.04, epsilon_steps=8_000),
             train=CARTPOLE,
         ),
         # The lecture's three processes at other rates: see trainer.py.
@@ -82,13 +90,15 @@ PRESETS = {
             preset="online-q-cartpole",
             env_id="CartPole-v1",
             algo=DQNConfig(double=False, target_period=1, tau=1.0, lr=1e-4),
-            train=replace(CARTPOLE, collect_steps=1, learning_starts=1, batch_size=1, capacity=1),
+            train=replace(
+                CARTPOLE, collect_steps=1, updates=1, learning_starts=1, batch_size=1, capacity=1, n_step=1
+            ),
         ),
         RunConfig(
             preset="fitted-q-cartpole",
             env_id="CartPole-v1",
             algo=DQNConfig(double=False, target_period=100, tau=1.0),
-            train=replace(CARTPOLE, collect_steps=1_000, updates=1_000),
+            train=replace(CARTPOLE, collect_steps=1_000, updates=1_000, n_step=1),
         ),
         RunConfig(
             preset="c51-cartpole",
@@ -106,7 +116,7 @@ PRESETS = {
             preset="rainbow-cartpole",
             env_id="CartPole-v1",
             algo=C51Config(lr=1e-3, epsilon_steps=8_000, duelling=True),
-            train=replace(CARTPOLE, n_step=3, priority=0.5),
+            train=replace(CARTPOLE, priority=0.5),
         ),
         RunConfig(
             preset="dqn-acrobot",
