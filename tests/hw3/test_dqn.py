@@ -68,9 +68,10 @@ def test_double_q_selects_by_one_network_and_evaluates_by_the_other():
         )
 
 
-@pytest.mark.parametrize("double", [False, True])
-@pytest.mark.parametrize("duelling", [False, True])
-@pytest.mark.parametrize(("period", "tau"), [(1, 1.0), (1, 0.2), (10, 1.0)])
+@pytest.mark.parametrize(
+    ("double", "duelling", "period", "tau"),
+    [(False, False, 1, 1.0), (True, False, 10, 1.0), (True, True, 1, 0.2)],
+)
 def test_value_of_the_state_that_never_ends(double, duelling, period, tau):
     """Reward 1 for ever: 1 / (1 - gamma) = 10, by copies and by averages."""
     config = dataclasses.replace(LINEAR, double=double, duelling=duelling, target_period=period, tau=tau)

@@ -10,11 +10,12 @@ from hw3_q_learning import run as module
 from hw3_q_learning import trainer
 from hw3_q_learning.run import AGENTS, PRESETS, RunConfig, run
 from hw3_q_learning.trainer import TrainConfig
-from tests.helpers import rows, run_directory
+from tests import helpers
+from tests.helpers import HW3, rows, run_directory
 
 TRAIN = TrainConfig(
-    total_steps=120, learning_starts=16, batch_size=16, capacity=50, log_every=20, eval_every=40,
-    eval_episodes=1, save_every=60,
+    total_steps=72, learning_starts=12, batch_size=12, capacity=30, log_every=12, eval_every=24,
+    eval_episodes=1, save_every=36,
 )  # fmt: skip
 SPECIAL = dataclasses.replace(TRAIN, n_step=3, priority=0.6, num_envs=2, collect_steps=2)
 CONFIGS = [pytest.param(config, TRAIN, id=config.__name__) for config in AGENTS] + [
@@ -42,7 +43,7 @@ class Killed(Exception):
 
 @pytest.mark.parametrize(("algo", "train"), CONFIGS)
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(algo, train, tmp_path, monkeypatch):
-    """Killed at step 80, resumed from the checkpoint of step 60: same metrics, same last checkpoint."""
+    """Killed at step 48, resumed from the checkpoint of step 36: same metrics, same last checkpoint."""
     monkeypatch.setattr(module, "conclude", lambda *args: None)  # its plot would take most of the time
     whole = settings(algo, train, tmp_path / "whole")
     run(whole)
@@ -58,7 +59,7 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(algo, train, tmp_pa
         run(dataclasses.replace(whole, out=tmp_path / "killed"))
     monkeypatch.setattr(trainer, "evaluate", evaluate)
     directory = run_directory(tmp_path / "killed")
-    assert checkpoint.load_latest(directory / "checkpoint")["step"] == 60
+    assert checkpoint.load_latest(directory / "checkpoint")["step"] == 36
     (directory / "summary.json").unlink()  # kill -9 would not have written it
     run(dataclasses.replace(whole, resume=directory))
     assert rows(directory) == rows(run_directory(tmp_path / "whole"))
@@ -68,6 +69,25 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(algo, train, tmp_pa
     ]
     first, second = (torch.load(name, weights_only=True) for name in names)
     assert_same({k: first[k] for k in ("agent", "replay")}, {k: second[k] for k in ("agent", "replay")})
+
+
+def test_a_run_killed_by_the_system_goes_on_from_its_directory(tmp_path):
+    """kill -9, then nothing but --resume. The killed run repeats the whole one up to there."""
+    args = [
+        "sac-pendulum", "--algo.hidden", 8, "--train.total-steps", 1000, "--train.learning-starts", 64,
+        "--train.batch-size", 16, "--train.eval-every", 400, "--train.eval-episodes", 1,
+        "--train.save-every", 200, "--train.log-every", 50,
+    ]  # fmt: skip
+    whole = helpers.run(*args, "--out", tmp_path / "whole", module=HW3)
+    assert whole.returncode == 0, whole.stderr
+    expected = rows(run_directory(tmp_path / "whole"))
+    directory = helpers.kill_after_checkpoint(*args, out=tmp_path / "killed", module=HW3)
+    before = rows(directory)
+    assert len(before) < len(expected)
+    assert before == expected[: len(before)]
+    resumed = helpers.run("--resume", directory, module=HW3)
+    assert resumed.returncode == 0, resumed.stderr
+    assert rows(directory) == expected
 
 
 def assert_same(a: object, b: object) -> None:

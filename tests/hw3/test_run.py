@@ -10,7 +10,7 @@ from hw3_q_learning import run as module
 from tests.helpers import rows, run_directory
 
 TINY = [
-    "--train.total-steps", 60, "--train.learning-starts", 32, "--train.batch-size", 16,
+    "--train.total-steps", 40, "--train.learning-starts", 32, "--train.batch-size", 16,
     "--train.capacity", 64,
     "--train.eval-episodes", 1, "--train.collect-steps", 1, "--train.updates", 1, "--algo.hidden", 8,
 ]  # fmt: skip
