@@ -74,9 +74,9 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(algo, train, tmp_pa
 def test_a_run_killed_by_the_system_goes_on_from_its_directory(tmp_path):
     """kill -9, then nothing but --resume. The killed run repeats the whole one up to there."""
     args = [
-        "sac-pendulum", "--algo.hidden", 8, "--train.total-steps", 1000, "--train.learning-starts", 64,
-        "--train.batch-size", 16, "--train.eval-every", 400, "--train.eval-episodes", 1,
-        "--train.save-every", 200, "--train.log-every", 50,
+        "sac-pendulum", "--algo.hidden", 8, "--train.total-steps", 400, "--train.learning-starts", 64,
+        "--train.batch-size", 16, "--train.eval-every", 200, "--train.eval-episodes", 1,
+        "--train.save-every", 100, "--train.log-every", 25,
     ]  # fmt: skip
     whole = helpers.run(*args, "--out", tmp_path / "whole", module=HW3)
     assert whole.returncode == 0, whole.stderr
