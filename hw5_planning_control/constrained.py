@@ -15,7 +15,6 @@ needs a small alpha, or fails as L has no minimum in x. rho grows while the viol
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -146,17 +145,7 @@ def augmented_problem(
         g = constraint.final(x, *args) if constraint.final else torch.zeros_like(lam)
         return problem.final_cost(x, *args) + penalty(lam, rho, g, constraint.equality)
 
-    def without_multiplier(function):
-        return function and (lambda x, u, *args: function(x, u, *args[:-1]))
-
-    return replace(
-        problem,
-        dynamics=without_multiplier(problem.dynamics),
-        jacobian=without_multiplier(problem.jacobian),
-        cost=cost,
-        final_cost=final_cost,
-        args=(*problem.args, multiplier),
-    )
+    return problem.with_cost(cost, (multiplier,), final_cost)
 
 
 def newton(function: Function, x: Tensor) -> Tensor | None:

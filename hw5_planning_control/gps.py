@@ -17,7 +17,7 @@ where these differ from start to start without need, the policy learns their mea
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -144,20 +144,13 @@ def lagrangian(
     """The problem whose cost is L, with multiplier [N, T, m]."""
     rows = nn.functional.pad(multiplier, (0, 0, 0, 1))  # the last state has no control
     t = nn.functional.pad(times(problem), (0, 0, 0, 1), value=1.0)
-    jacobian = problem.jacobian
 
-    def cost(x: Tensor, u: Tensor, multiplier: Tensor, t: Tensor, *args: Tensor) -> Tensor:
+    def cost(x: Tensor, u: Tensor, *args: Tensor) -> Tensor:
+        *args, multiplier, t = args
         gap = u - policy(x, t)
         return problem.cost(x, u, *args) + multiplier @ gap + 0.5 * rho * gap @ gap
 
-    return replace(
-        problem,
-        dynamics=lambda x, u, multiplier, t, *args: problem.dynamics(x, u, *args),
-        jacobian=jacobian and (lambda x, u, multiplier, t, *args: jacobian(x, u, *args)),
-        cost=cost,
-        final_cost=lambda x, multiplier, t, *args: problem.final_cost(x, *args),
-        args=(rows, t, *problem.args),
-    )
+    return problem.with_cost(cost, (rows, t))
 
 
 def times(problem: TrajectoryProblem) -> Tensor:

@@ -78,19 +78,12 @@ def mindful(problem: TrajectoryProblem, mu: Tensor, weight: float) -> Trajectory
     N, m = mu.shape
     wish, now = mu.new_zeros(N, problem.horizon + 1, m), mu.new_zeros(N, problem.horizon + 1)
     wish[:, 0], now[:, 0] = mu, weight
-    jacobian = problem.jacobian
 
-    def cost(x: Tensor, u: Tensor, wish: Tensor, now: Tensor, *args: Tensor) -> Tensor:
+    def cost(x: Tensor, u: Tensor, *args: Tensor) -> Tensor:
+        *args, wish, now = args
         return problem.cost(x, u, *args) + 0.5 * now * (u - wish).square().sum()
 
-    return replace(
-        problem,
-        dynamics=lambda x, u, wish, now, *args: problem.dynamics(x, u, *args),
-        jacobian=jacobian and (lambda x, u, wish, now, *args: jacobian(x, u, *args)),
-        cost=cost,
-        final_cost=lambda x, wish, now, *args: problem.final_cost(x, *args),
-        args=(wish, now, *problem.args),
-    )
+    return problem.with_cost(cost, (wish, now))
 
 
 class Episodes(NamedTuple):

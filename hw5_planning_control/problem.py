@@ -115,6 +115,27 @@ class TrajectoryProblem:
             ok = isinstance(y, Tensor) and y.shape == shape and y.dtype == x.dtype
             require(ok, f"{name} must return {list(shape)} {x.dtype} for one state, got {_what(y)}")
 
+    def with_cost(
+        self,
+        cost: Callable[..., Tensor],
+        args: tuple[Tensor, ...],
+        final_cost: Callable[..., Tensor] | None = None,
+    ) -> TrajectoryProblem:
+        """The same system under another cost, which sees `args` after the problem's own; a final_cost, if one
+        is given, does so too."""
+
+        def as_before(function: Callable[..., Tensor] | None) -> Callable[..., Tensor] | None:
+            return function and (lambda *inputs: function(*inputs[: -len(args)]))
+
+        return replace(
+            self,
+            dynamics=as_before(self.dynamics),
+            jacobian=as_before(self.jacobian),
+            cost=cost,
+            final_cost=final_cost or as_before(self.final_cost),
+            args=(*self.args, *args),
+        )
+
     def rollout(self, u: Tensor) -> Tensor:
         """The states x [..., T+1, n] that u [..., T, m] leads to."""
         step, x = over_batch(self.dynamics, u.ndim - 2), [self.x0]
