@@ -23,9 +23,9 @@ class Categorical:
         self.log_p = logits.log_softmax(-1)  # [..., A]
 
     def sample(self, generator: torch.Generator) -> Tensor:
-        """[...] int64"""
-        p = self.log_p.exp().flatten(0, -2)
-        return torch.multinomial(p, 1, generator=generator).view(self.log_p.shape[:-1])
+        """[...] int64. Clocks of rates p ring after times x / p, x exponential; the first is a's with p_a."""
+        x = torch.empty_like(self.log_p).exponential_(generator=generator)
+        return (self.log_p.exp() / x).argmax(-1)
 
     def mode(self) -> Tensor:
         return self.log_p.argmax(-1)
