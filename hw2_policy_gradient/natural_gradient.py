@@ -31,7 +31,7 @@ from hw2_policy_gradient.returns import critic_advantage, explained_variance, st
 class NaturalGradientConfig:
     gamma: float = 0.99  # discount
     lam: float = 0.95  # GAE's lambda
-    max_kl: float = 0.01  # eps in nats, what a step should move the policy by
+    max_kl: float = 0.01  # eps in nats, by how much a step moves the policy, TRPO's at most
     max_kl_decay: bool = False  # linearly to zero over the run
     damping: float = 0.1  # times the identity, added to F
     cg_iterations: int = 10  # products F v per step
@@ -139,7 +139,7 @@ class NaturalGradient:
     def __init__(
         self,
         spec: EnvSpec,
-        config: NaturalGradientConfig,
+        config: NaturalGradientConfig,  # or TRPOConfig, for TRPO
         total_updates: int,
         device: torch.device,
         seed: int,
