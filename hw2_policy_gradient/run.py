@@ -5,10 +5,9 @@ from __future__ import annotations
 import shlex
 import sys
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
-import gymnasium as gym
 import torch
 from gymnasium.vector import VectorEnv
 
@@ -16,11 +15,10 @@ from common import checkpoint, cli, device
 from common.envs import registry
 from common.logger import RunLogger
 from common.population import Players, Search, Workers, groups
-from common.results import plot_run
 from common.rollout import Collector
-from common.seeding import child_seed, seed_everything
-from common.types import Agent, require
-from common.video import film, opener
+from common.seeding import seed_everything
+from common.session import conclude, resume_point
+from common.types import Agent
 from hw2_policy_gradient import a3c, evolution_trainer
 from hw2_policy_gradient.a2c import A2C, A2CConfig
 from hw2_policy_gradient.a3c import A3C, A3CConfig
@@ -77,6 +75,8 @@ class RunConfig(cli.RunOptions):
             groups(self.algo.population, self.train.num_envs)
 
 
+LONG = TrainConfig(total_steps=1_000_000, eval_every=50_000, save_every=100_000)
+MUJOCO = replace(LONG, rollout_steps=128, eval_episodes=10)
 PRESETS = {
     config.preset: config
     for config in (
@@ -119,11 +119,11 @@ PRESETS = {
             train=EvolutionTrainConfig(),
         ),
         RunConfig(
-            preset="es-swimmer",
+            preset="cma-es-swimmer",
             env_id="Swimmer-v5",
-            algo=EvolutionConfig(population=4, sigma=0.02, lr=8e-4, fitness="returns"),
+            algo=CMAESConfig(population=12),
             train=EvolutionTrainConfig(
-                total_steps=500_000, num_envs=2, eval_every=25_000, eval_episodes=10, save_every=100_000
+                total_steps=500_000, num_envs=12, eval_every=25_000, eval_episodes=10, save_every=100_000
             ),
         ),
         RunConfig(
@@ -196,9 +196,7 @@ PRESETS = {
             preset="trpo-lunarlander",
             env_id="LunarLander-v3",
             algo=TRPOConfig(gamma=0.999, lam=0.98, damping=1e-2, normalize_reward=True),
-            train=TrainConfig(
-                total_steps=1_000_000, num_envs=16, rollout_steps=256, eval_every=50_000, save_every=100_000
-            ),
+            train=replace(LONG, num_envs=16, rollout_steps=256),
         ),
         RunConfig(
             preset="trpo-halfcheetah",
@@ -213,13 +211,7 @@ PRESETS = {
                 normalize_obs=True,
                 normalize_reward=True,
             ),
-            train=TrainConfig(
-                total_steps=1_000_000,
-                rollout_steps=128,
-                eval_every=50_000,
-                eval_episodes=10,
-                save_every=100_000,
-            ),
+            train=MUJOCO,
         ),
         RunConfig(
             preset="trpo-hopper",
@@ -227,22 +219,13 @@ PRESETS = {
             algo=TRPOConfig(
                 max_kl=0.02, max_kl_decay=True, value_epochs=5, normalize_obs=True, normalize_reward=True
             ),
-            train=TrainConfig(
-                total_steps=1_000_000,
-                num_envs=16,
-                rollout_steps=128,
-                eval_every=50_000,
-                eval_episodes=10,
-                save_every=100_000,
-            ),
+            train=replace(MUJOCO, num_envs=16),
         ),
         RunConfig(
             preset="ppo-lunarlander",
             env_id="LunarLander-v3",
             algo=PPOConfig(gamma=0.999, lam=0.98, epochs=4, entropy_weight=0.01, normalize_reward=True),
-            train=TrainConfig(
-                total_steps=1_000_000, num_envs=16, rollout_steps=1024, eval_every=50_000, save_every=100_000
-            ),
+            train=replace(LONG, num_envs=16, rollout_steps=1024),
         ),
         RunConfig(
             preset="ppo-halfcheetah",
@@ -255,25 +238,13 @@ PRESETS = {
                 normalize_obs=True,
                 normalize_reward=True,
             ),
-            train=TrainConfig(
-                total_steps=1_000_000,
-                rollout_steps=128,
-                eval_every=50_000,
-                eval_episodes=10,
-                save_every=100_000,
-            ),
+            train=MUJOCO,
         ),
         RunConfig(
             preset="ppo-hopper",
             env_id="Hopper-v5",
             algo=PPOConfig(value_weight=0.25, log_std=-0.5, normalize_obs=True, normalize_reward=True),
-            train=TrainConfig(
-                total_steps=1_000_000,
-                rollout_steps=256,
-                eval_every=50_000,
-                eval_episodes=10,
-                save_every=100_000,
-            ),
+            train=replace(MUJOCO, rollout_steps=256),
         ),
         RunConfig(
             preset="ppo-swimmer",
@@ -286,14 +257,7 @@ PRESETS = {
                 normalize_obs=True,
                 normalize_reward=True,
             ),
-            train=TrainConfig(
-                total_steps=1_000_000,
-                num_envs=4,
-                rollout_steps=1024,
-                eval_every=50_000,
-                eval_episodes=10,
-                save_every=100_000,
-            ),
+            train=replace(MUJOCO, num_envs=4, rollout_steps=1024),
         ),
     )
 }
@@ -338,16 +302,9 @@ def run(config: RunConfig) -> str:
     seed_everything(config.seed)
     agent, envs = build(config, torch_device)
     eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)
-    start = {"step": 0, "wall_s": 0.0}
-    if config.resume and (saved := checkpoint.load_latest(config.resume / "checkpoint", torch_device)):
-        start = saved
+    start = resume_point(config, torch_device)
+    if "agent" in start:
         checkpoint.restore(agent, start["agent"])
-        left = config.train.total_steps - start["step"]
-        finished = (config.resume / "summary.json").exists()  # or it was killed after its last checkpoint
-        require(left > 0 or not finished, f"{config.resume} is finished; raise --train.total-steps to go on")
-    elif config.resume:
-        begun = not (config.resume / "summary.json").exists()
-        require(begun, f"{config.resume} has lost its checkpoints; start the run anew")
     directory = cli.run_directory(config, HOMEWORK)
     logger = RunLogger(directory, config.train.total_steps, start["step"], start["wall_s"])
     status = "failed"
@@ -358,21 +315,7 @@ def run(config: RunConfig) -> str:
         logger.close(status, command=command, device=str(torch_device))
         envs.close()
         eval_envs.close()
-    if status == "interrupted":
-        print(f"interrupted; go on with: python -m {HOMEWORK}.run --resume {shlex.quote(str(directory))}")
-        return status
-    threshold = gym.spec(config.env_id).reward_threshold
-    print(f"curve: {opener()} {plot_run(directory, {} if threshold is None else {'solved': threshold})}")
-    if config.video:
-        path = directory / "video" / f"{config.preset}.mp4"
-        if film(agent.act, config.env_id, path, child_seed(config.seed, "video")):
-            print(f"video: {opener()} {path}")
-    scores = logger.last_eval
-    print(
-        f"final return {scores['return_mean']:.1f} +- {scores['return_std']:.1f} "
-        f"over {scores['episodes']} episodes, {logger.wall_s:.1f} s, {directory}"
-    )
-    return status
+    return conclude(config, HOMEWORK, status, logger, agent.act)
 
 
 if __name__ == "__main__":
