@@ -67,11 +67,37 @@ def test_ppo_lands(seed, tmp_path):
     assert last >= 180
 
 
+# Best evaluation, mean of the last five; behind them that mean in the worst and the best seed measured.
+CURVES = [
+    ("reinforce-cartpole", 475, 300),  # 10 seeds: 343 to 500
+    ("actor-critic-cartpole", 475, 450),  # 10 seeds: 489 to 500
+    ("a2c-cartpole", 475, 450),  # 5 seeds: 500
+    ("npg-cartpole", 475, 400),  # 5 seeds: 437 to 500
+    ("trpo-cartpole", 475, 450),  # 5 seeds: 500
+    ("ppo-cartpole", 475, 450),  # 10 seeds: 500
+    ("ppo-penalty-cartpole", 475, 450),  # 5 seeds: 486 to 500
+    ("recurrent-ppo-cartpole", 475, 450),  # 5 seeds: 500
+    ("es-cartpole", 475, 430),  # 5 seeds: 482 to 500
+    ("cma-es-cartpole", 475, 450),  # 5 seeds: 500
+    ("trpo-acrobot", -90, -100),  # 5 seeds: -86 to -81
+    ("ppo-pendulum", -200, -220),  # 5 seeds: -174 to -150
+    ("ppo-halfcheetah", 4500, 4000),  # 5 seeds: 5,529 to 6,973
+]
+
+
 @pytest.mark.learning
 @pytest.mark.timeout(3600)
-def test_ppo_makes_the_cheetah_run(tmp_path):
-    """Random policy about -280, Stable-Baselines3 1,569, best tuned library 5,784.
-    Three seeds: best 6,409 to 7,177, last window 5,529 to 6,973."""
-    best, last = learn("ppo-halfcheetah", tmp_path)
-    assert best >= 4000
-    assert last >= 3500
+@pytest.mark.parametrize(("preset", "best", "last"), CURVES)
+def test_preset_reaches_its_return(preset, best, last, tmp_path):
+    found = learn(preset, tmp_path)
+    assert found[0] >= best
+    assert found[1] >= last
+
+
+@pytest.mark.learning
+@pytest.mark.timeout(1800)
+def test_a3c_learns_cartpole(tmp_path):
+    """No seed repeats it. Five runs: best 485 to 500, last window 500 in four and 166 in one."""
+    best, last = learn("a3c-cartpole", tmp_path)
+    assert best >= 400
+    assert last >= 100
