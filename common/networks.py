@@ -26,7 +26,16 @@ def mlp(
         nn.init.orthogonal_(linear.weight, last_gain if last else 2**0.5, generator=generator)
         nn.init.zeros_(linear.bias)
         layers += [linear] if last else [linear, activation()]
-    return nn.Sequential(*layers)
+    return Layers(*layers)
+
+
+class Layers(nn.Sequential):
+    """One after the other, past the hooks that nn.Module looks for at each: a third of a small network's time."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        for layer in self:
+            x = layer.forward(x)
+        return x
 
 
 class GRU(nn.Module):
