@@ -217,7 +217,7 @@ PRESETS = {
             preset="trpo-hopper",
             env_id="Hopper-v5",
             algo=TRPOConfig(
-                max_kl=0.02, max_kl_decay=True, value_epochs=5, normalize_obs=True, normalize_reward=True
+                max_kl=0.02, max_kl_decay=True, log_std=-0.5, normalize_obs=True, normalize_reward=True
             ),
             train=replace(MUJOCO, num_envs=16),
         ),
