@@ -30,8 +30,7 @@ EXPERIMENTS = {
         {
             "online actor-critic": ("online-actor-critic-cartpole",),
             "a2c, shared trunk": ("a2c-cartpole", "--algo.shared"),
-        },
-        FIVE,
+        }
     ),
     # What a second worker brings: seconds to compare, so run it with --jobs 1 and on idle cores.
     "workers": Experiment(
@@ -67,6 +66,7 @@ EXPERIMENTS = {
         FIVE,
     ),
     "evolution": Experiment({"es": ("es-cartpole",), "cma-es": ("cma-es-cartpole",)}, FIVE),
+    "offpolicy": Experiment({"off-policy actor-critic": ("off-policy-actor-critic-cartpole",)}),
     "invertedpendulum": Experiment({"actor-critic": ("actor-critic-invertedpendulum",)}, FIVE),
     "pendulum": Experiment({"ppo": ("ppo-pendulum",)}, FIVE),
     "acrobot": Experiment({"trpo": ("trpo-acrobot",)}, FIVE),
