@@ -147,7 +147,7 @@ PRESETS = {
         RunConfig(
             preset="a2c-lunarlander",
             env_id="LunarLander-v3",
-            algo=A2CConfig(gamma=0.995, lam=1.0, lr=8.3e-4, entropy_weight=1e-5),
+            algo=A2CConfig(gamma=0.995, lam=1.0, lr=4e-4, entropy_weight=1e-5),
             train=TrainConfig(total_steps=1_000_000, rollout_steps=5, eval_every=50_000, save_every=100_000),
         ),
         RunConfig(
