@@ -56,13 +56,17 @@ def require_finite(agent: object, step: int) -> None:
 def restore(agent: object, state: dict) -> None:
     """Put `state_of(agent)` back into an agent built with the same settings."""
     for name, value in state.items():
-        target = getattr(agent, name)
-        if hasattr(target, "load_state_dict"):
-            target.load_state_dict(value)
-        elif isinstance(target, torch.Generator):
-            target.set_state(value.cpu())
-        else:
-            setattr(agent, name, value)
+        try:
+            target = getattr(agent, name)
+            if hasattr(target, "load_state_dict"):
+                target.load_state_dict(value)
+            elif isinstance(target, torch.Generator):
+                target.set_state(value.cpu())
+            else:
+                setattr(agent, name, value)
+        except (AttributeError, KeyError, RuntimeError) as error:
+            told = f"the checkpoint's {name} does not fit this version of the program: {error!r}"
+            raise UsageError(f"{told}; start the run anew") from error
 
 
 def save(folder: Path, step: int, **content: object) -> None:

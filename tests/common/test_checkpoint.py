@@ -35,6 +35,21 @@ def test_state_goes_round(tmp_path):
     assert torch.equal(*moments)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("critic", torch.ones(2)),  # there is none
+        ("net", {"weight": torch.ones(2, 2)}),  # no bias
+        ("net", torch.nn.Linear(3, 2).state_dict()),
+        ("optimizer", {"state": {}}),  # no groups
+        ("generator", torch.zeros(3, dtype=torch.uint8)),
+    ],
+)
+def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(name, value):
+    with pytest.raises(UsageError, match=f"the checkpoint's {name} does not fit this version of the program"):
+        checkpoint.restore(Owner(1), {name: value})
+
+
 def test_what_cannot_be_saved_is_named():
     owner = Owner(0)
     owner.buffer = [1, 2]
