@@ -18,3 +18,4 @@ for name in ("DoubleIntegrator", "PendulumSwingUp", "CartPoleSwingUp", "AcrobotS
         entry_point="common.envs.control_env:ControlEnv",
         kwargs={"env_id": f"course/{name}-v0"},
     )
+gym.register("course/CarForest-v0", entry_point="common.envs.car_forest:CarForestEnv", max_episode_steps=32)

@@ -24,10 +24,15 @@ class Shape(NamedTuple):
 
 def draw(system: System, x: np.ndarray, goal: tuple[float, ...]) -> np.ndarray:
     """[HEIGHT, WIDTH, 3] uint8 of the state x [n]."""
+    parts = [ground(system), *pale(shapes(system, np.array(goal))), *shapes(system, x)]
+    return picture(parts, *frame(system, goal))
+
+
+def picture(parts: list[Shape], center: tuple[float, float], width: float) -> np.ndarray:
+    """[HEIGHT, WIDTH, 3] uint8 of `width` metres around `center`, the last shape on top."""
     canvas = pygame.Surface((WIDTH * FINER, HEIGHT * FINER))
     canvas.fill(WHITE)
-    center, width = frame(system, goal)
-    for shape in [ground(system), *pale(shapes(system, np.array(goal))), *shapes(system, x)]:
+    for shape in parts:
         _paint(canvas, shape, center, WIDTH * FINER / width)
     small = pygame.transform.smoothscale(canvas, (WIDTH, HEIGHT))
     return np.swapaxes(pygame.surfarray.array3d(small), 0, 1).copy()
@@ -59,7 +64,7 @@ def shapes(system: System, x: np.ndarray) -> list[Shape]:
     match system:
         case CartPole():
             cart = np.array([x[0], 0.0])
-            return [_box(cart, 0.3, 0.12, 0.0, BLUE), *_links(cart, [x[1]], [system.length], 0.04)]
+            return [box(cart, 0.3, 0.12, 0.0, BLUE), *_links(cart, [x[1]], [system.length], 0.04)]
         case Pendulum():
             return _links(np.zeros(2), [x[0]], [system.length], 0.06)
         case Acrobot():
@@ -69,9 +74,9 @@ def shapes(system: System, x: np.ndarray) -> list[Shape]:
             up = np.array([-right[1], right[0]]) / 4
             rotors = [x[:2] + side * right + up for side in (-1, 1)]
             blades = [Shape(np.stack([r - right / 2, r + right / 2]), 0.03, ORANGE) for r in rotors]
-            return [_box(x[:2], 2 * system.arm, 0.06, x[2], BLUE), *blades]
+            return [box(x[:2], 2 * system.arm, 0.06, x[2], BLUE), *blades]
         case DoubleIntegrator():
-            return [_box(np.array([x[0], 0.12]), 0.4, 0.24, 0.0, BLUE)]
+            return [box(np.array([x[0], 0.12]), 0.4, 0.24, 0.0, BLUE)]
     raise TypeError(f"there is no picture of a {type(system).__name__}")
 
 
@@ -90,7 +95,8 @@ def _links(pivot: np.ndarray, angles: list[float], lengths: list[float], width: 
     return parts
 
 
-def _box(center: np.ndarray, width: float, height: float, angle: float, color: Color) -> Shape:
+def box(center: np.ndarray, width: float, height: float, angle: float, color: Color) -> Shape:
+    """Turned by `angle` from lying."""
     along = np.array([np.cos(angle), np.sin(angle)]) * width / 2
     return Shape(np.stack([center - along, center + along]), height, color)
 
