@@ -41,7 +41,7 @@ class PlatoConfig:
     plays: Literal["plato", "dagger", "teacher"] = "plato"  # who acts while data are collected
     rounds: int = 10  # of playing and learning
     weight: float = 1.0  # lambda / sigma^2, how much the teacher minds the pupil
-    beta: float = 0.5  # of DAgger: the teacher acts with probability beta^round at each step
+    beta: float = 0.5  # of DAgger: the teacher acts with probability beta^round, 0 is in the first alone
     learning_steps: int = 500  # gradient steps per round, on all data so far
     batch_size: int = 256  # states per gradient step
     lr: float = 3e-3  # learning rate of Adam, linearly to zero within a round
@@ -58,9 +58,9 @@ class PlatoConfig:
 class MPC:
     """The teacher of N episodes: iLQR from x to the horizon of `problem`, warm from step to step."""
 
-    def __init__(self, problem: TrajectoryProblem, u_init: Tensor, iterations: int):
+    def __init__(self, problem: TrajectoryProblem, u_init: Tensor, config: ILQRConfig):
         """u_init [N, H, m]. problem.x0 does not matter."""
-        self.problem, self.u, self.config = problem, u_init, ILQRConfig(iterations=iterations)
+        self.problem, self.u, self.config = problem, u_init, config
 
     def plan(self, x: Tensor) -> Tensor:
         """u* [N, m]; the plan is where the next ones begin."""
@@ -87,9 +87,11 @@ def mindful(problem: TrajectoryProblem, mu: Tensor, weight: float) -> Trajectory
 
 
 class Episodes(NamedTuple):
-    obs: Tensor  # [M, D] of all steps before a crash
+    x: Tensor  # [M, n] of all steps before a crash
+    obs: Tensor  # [M, D] what was seen there
     label: Tensor  # [M, m] what the teacher would do there
     alive: Tensor  # [N] steps until the crash, T without one
+    crashed: Tensor  # [N] bool
 
 
 @torch.no_grad()
@@ -101,18 +103,17 @@ def play(
     """One batch of episodes. act(x, o, t) gives the control [N, m] that is played and the label [N, m]."""
     x = arena.starts(generator)
     alive, running = torch.zeros(len(x), dtype=torch.int64), ~arena.crashed(x)
-    observations, labels = [], []
+    rows = []
     for t in range(arena.steps):
         obs = arena.observe(x, t)
         u, label = act(x, obs, t)
-        observations.append(obs[running])
-        labels.append(label[running])
+        rows.append((x[running], obs[running], label[running]))
         x = torch.where(running[:, None], arena.step(x, u), x)
         alive += running
         running = running & ~arena.crashed(x)
         if not running.any():
             break
-    return Episodes(torch.cat(observations), torch.cat(labels), alive)
+    return Episodes(*map(torch.cat, zip(*rows, strict=True)), alive, ~running)
 
 
 def learn(
@@ -130,13 +131,6 @@ def learn(
         rows = torch.randint(len(obs), (config.batch_size,), generator=generator)
         loss = (pupil(obs[rows]) - label[rows]).square().mean()
         gradient_step(loss, optimizer, parameters, torch.inf)
-
-
-class Round(NamedTuple):
-    """Episodes of N that crashed."""
-
-    taught: int  # while data were collected
-    alone: int  # of the pupil alone, when it had learnt from them
 
 
 def behaviour(
@@ -163,18 +157,20 @@ def train(
     pupil: nn.Module,
     config: PlatoConfig,
     generator: torch.Generator,
-    on_round: Callable[[Round], None] = lambda _: None,
-) -> list[Round]:
+    on_round: Callable[[Episodes], None] = lambda _: None,
+) -> None:
     """The first round is the teacher's own; make_teacher() is one for a batch of episodes. The pupil, a
-    network o [..., D] -> mu [..., m], is changed in place."""
+    network o [..., D] -> mu [..., m], is changed in place; on_round is told by which episodes."""
     optimizer = torch.optim.Adam(pupil.parameters(), config.lr, fused=True)
-    observations, labels, rounds = [], [], []
+    observations, labels = [], []
     for i in range(config.rounds):
         taught = play(arena, behaviour(make_teacher(), pupil, config, i, generator), generator)
         observations.append(taught.obs)
         labels.append(taught.label)
         learn(pupil, optimizer, torch.cat(observations), torch.cat(labels), config, generator)
-        alone = play(arena, lambda x, obs, t: (u := pupil(obs), u), generator)
-        rounds.append(Round(*(int((found.alive < arena.steps).sum()) for found in (taught, alone))))
-        on_round(rounds[-1])
-    return rounds
+        on_round(taught)
+
+
+def alone(arena: Arena, pupil: nn.Module, generator: torch.Generator) -> Episodes:
+    """The pupil by itself; its labels are what it did."""
+    return play(arena, lambda x, obs, t: (u := pupil(obs), u), generator)

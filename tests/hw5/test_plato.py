@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from common.types import UsageError
-from hw5_planning_control.ilqr import ilqr
+from hw5_planning_control.ilqr import ILQRConfig, ilqr
 from hw5_planning_control.lqr import dare, lqr
-from hw5_planning_control.plato import MPC, Arena, PlatoConfig, behaviour, learn, mindful, play, train
+from hw5_planning_control.plato import MPC, Arena, PlatoConfig, alone, behaviour, learn, mindful, play, train
 from hw5_planning_control.problem import TrajectoryProblem
 
 A = torch.tensor([[1.0, 0.1], [0.3, 1.0]], dtype=torch.float64)  # falls over by itself
@@ -30,7 +30,7 @@ def problem(H: int = 5) -> TrajectoryProblem:
 
 
 def mpc() -> MPC:
-    return MPC(problem(), torch.zeros(3, 5, 1, dtype=torch.float64), iterations=3)
+    return MPC(problem(), torch.zeros(3, 5, 1, dtype=torch.float64), ILQRConfig(iterations=3))
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -77,13 +77,15 @@ def test_only_the_first_control_minds_the_pupil():
 
 
 def test_an_episode_ends_with_its_crash():
-    """x grows threefold from 1, 2, 4 with a limit of 10: crashes after 3, 2 and 1 steps."""
-    start = torch.tensor([[1.0], [2.0], [4.0]])
+    """x grows threefold from 4, 1, 2 with a limit of 10: crashes after 1, 3 and 2 steps."""
+    start = torch.tensor([[4.0], [1.0], [2.0]])
     grow = Arena(lambda g: start, lambda x, u: 3 * x, lambda x, t: x + t, lambda x: x[:, 0] > 10, 5)
     found = play(grow, lambda x, obs, t: (x, -x), generator())
-    assert found.alive.tolist() == [3, 2, 1]
-    assert found.obs[:, 0].tolist() == [1, 2, 4, 4, 7, 11]  # rows of all that still run, step by step
-    assert found.label[:, 0].tolist() == [-1, -2, -4, -3, -6, -9]
+    assert found.alive.tolist() == [1, 3, 2]
+    assert found.crashed.tolist() == [True] * 3
+    assert found.x[:, 0].tolist() == [4, 1, 2, 3, 6, 9]
+    assert found.obs[:, 0].tolist() == [4, 1, 2, 4, 7, 11]  # rows of all that still run, step by step
+    assert found.label[:, 0].tolist() == [-4, -1, -2, -3, -6, -9]
 
 
 def test_what_begins_as_a_crash_counts_no_step():
@@ -91,7 +93,15 @@ def test_what_begins_as_a_crash_counts_no_step():
     still = Arena(lambda g: start, lambda x, u: x, lambda x, t: x, lambda x: x[:, 0] > 10, 4)
     found = play(still, lambda x, obs, t: (x, x), generator())
     assert found.alive.tolist() == [4, 0]
+    assert found.crashed.tolist() == [False, True]
     assert len(found.obs) == 4
+
+
+def test_a_crash_in_the_last_step_is_a_crash():
+    grow = Arena(lambda g: torch.ones(2, 1), lambda x, u: x + u, lambda x, t: x, lambda x: x[:, 0] > 10, 3)
+    found = play(grow, lambda x, obs, t: (torch.tensor([[2.0], [4.0]]), x), generator())
+    assert found.alive.tolist() == [3, 3]
+    assert found.crashed.tolist() == [False, True]
 
 
 @pytest.mark.parametrize(
@@ -132,9 +142,10 @@ def test_a_pupil_that_can_mimic_its_teacher_stops_crashing():
     assert (play(everything, lambda x, obs, t: (0 * x[:, :1], x), generator()).alive < 40).all()
     pupil = nn.Linear(2, 1).double()
     config = PlatoConfig(rounds=3, weight=Q_uu.item(), learning_steps=200, batch_size=32, lr=0.3)
-    rounds = train(everything, mpc, pupil, config, generator())
-    assert [r.taught for r in rounds] == [0, 0, 0]
-    assert rounds[-1].alone == 0
+    taught = []
+    train(everything, mpc, pupil, config, generator(), taught.append)
+    assert [int(r.crashed.sum()) for r in taught] == [0, 0, 0]
+    assert not alone(everything, pupil, generator()).crashed.any()
     torch.testing.assert_close(pupil.weight.detach(), K, rtol=0, atol=0.05)
 
 
