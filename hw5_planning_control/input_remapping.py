@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from common.networks import mlp
 from hw5_planning_control.gps import StatePolicy
 
 
@@ -43,7 +44,15 @@ class Camera:
 class PixelPolicy(nn.Module):
     """mu_theta(o) [..., m] of what Camera sees: two convolutions, two layers."""
 
-    def __init__(self, size: int, scale: float, actions: int = 1, channels: int = 16, units: int = 64):
+    def __init__(
+        self,
+        size: int,
+        scale: float,
+        generator: torch.Generator,
+        actions: int = 1,
+        channels: int = 16,
+        units: int = 64,
+    ):
         super().__init__()
         self.size, self.scale = size, scale
         side = ((size - 5) // 2 + 1 - 3) // 2 + 1
@@ -53,9 +62,11 @@ class PixelPolicy(nn.Module):
             nn.Conv2d(channels, channels, 3, stride=2),
             nn.ReLU(),
         )
-        self.think = nn.Sequential(
-            nn.Linear(channels * side**2 + 1, units), nn.ReLU(), nn.Linear(units, actions)
-        )
+        for layer in self.see[::2]:
+            nn.init.orthogonal_(layer.weight, 2**0.5, generator=generator)
+            nn.init.zeros_(layer.bias)
+        sizes = channels * side**2 + 1, units, actions
+        self.think = mlp(*sizes, generator=generator, last_gain=0.1, activation=nn.ReLU)
 
     def forward(self, obs: Tensor) -> Tensor:
         """Computed in float32, which halves the time; returned as obs is."""
