@@ -25,8 +25,9 @@ COLUMNS = [
 ]  # fmt: skip
 
 
-def load_runs(path: Path | str, algo: str | None = None) -> np.recarray:
-    """Tidy frame of every run under `path`: one row per evaluation, columns as in COLUMNS.
+def load_runs(path: Path | str, algo: str | None = None, extra: tuple[str, ...] = ()) -> np.recarray:
+    """Tidy frame of every run under `path`: one row per evaluation, columns as in COLUMNS and then the
+    `extra` keys of its evaluations.
 
     A NumPy record array: frame.step, frame[frame.seed == 0]; pandas.DataFrame(frame) takes it as it is.
     `algo` is the preset without its environment (ppo-cartpole -> ppo) unless given; "ppo #2" is the second
@@ -41,21 +42,22 @@ def load_runs(path: Path | str, algo: str | None = None) -> np.recarray:
             seen[name, env_id, seed] += 1
             if (times := seen[name, env_id, seed]) > 1:  # its settings may be other ones
                 name = f"{name} #{times}"
-        rows += [(name, env_id, seed, row["step"], row["return_mean"], row["wall_s"]) for row in evals]
+        keys = ("step", "return_mean", "wall_s", *extra)
+        rows += [(name, env_id, seed, *(row[key] for key in keys)) for row in evals]
     require(bool(rows), f"path must hold at least one run with an evaluation, got {path}")
-    return np.array(rows, COLUMNS).view(np.recarray)
+    return np.array(rows, COLUMNS + [(key, np.float64) for key in extra]).view(np.recarray)
 
 
 def write_csv(path: Path, frame: np.recarray) -> None:
-    """algo,env_id,seed,step,return_mean,wall_s; numbers rounded to a thousandth."""
+    """algo,env_id,seed,step,return_mean,wall_s and extra columns; numbers rounded to a thousandth."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(frame.dtype.names)
-        writer.writerows([*row[:4], round(row[4], 3), round(row[5], 3)] for row in frame.tolist())
+        writer.writerows([*row[:4], *(round(number, 3) for number in row[4:])] for row in frame.tolist())
 
 
 def read_csv(path: Path | str) -> np.recarray:
-    """What write_csv wrote."""
+    """What write_csv wrote, without extra columns."""
     with Path(path).open(newline="") as file:
         rows = list(csv.DictReader(file))
     names = [name for name, _ in COLUMNS]

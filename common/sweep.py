@@ -25,10 +25,12 @@ ROOT = Path(__file__).parent.parent
 
 @dataclass(frozen=True)
 class Experiment:
-    """What to run. `arms`: label -> preset and options, the label becomes the column `algo`."""
+    """What to run. `arms`: label -> preset and options, the label becomes the column `algo`; `extra`: keys
+    of the evaluations that become columns as well."""
 
     arms: dict[str, tuple[str, ...]]
     seeds: tuple[int, ...] = (0, 1, 2)
+    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,9 @@ def sweep(
     failed = [" ".join(job.argv) for job, status in zip(jobs, statuses, strict=True) if status]
     require(not failed, f"these runs did not finish; the same command goes on with them: {'; '.join(failed)}")
     found = ((label, find_run(config, homework)[0]) for (label, _), config in configs.items())
-    return np.concatenate([load_runs(path, label) for label, path in found]).view(np.recarray)
+    return np.concatenate([load_runs(path, label, experiment.extra) for label, path in found]).view(
+        np.recarray
+    )
 
 
 def main(

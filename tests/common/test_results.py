@@ -55,6 +55,21 @@ def test_csv_goes_round(tmp_path):
     assert results.read_csv(tmp_path / "x.csv").tolist() == frame.tolist()
 
 
+def test_further_columns_follow_the_usual_ones(tmp_path):
+    fake_run(tmp_path, 3, [1.0, 2.0])
+    frame = results.load_runs(tmp_path, extra=("return_max", "episodes"))
+    assert frame.dtype.names[-3:] == ("wall_s", "return_max", "episodes")
+    assert [row[-2:] for row in frame.tolist()] == [(2.0, 5.0), (3.0, 5.0)]
+    results.write_csv(tmp_path / "x.csv", frame)
+    text = (tmp_path / "x.csv").read_text().splitlines()
+    assert text[:2] == [
+        "algo,env_id,seed,step,return_mean,wall_s,return_max,episodes",
+        "ppo,CartPole-v1,3,10,1.0,0.5,2.0,5.0",
+    ]
+    usual = results.load_runs(tmp_path)
+    assert results.read_csv(tmp_path / "x.csv").tolist() == usual.tolist()
+
+
 def test_iqm_by_hand_and_against_scipy():
     assert results.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -100])) == pytest.approx(3.5)
     x = np.random.default_rng(0).normal(size=(10, 3))
