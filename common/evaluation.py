@@ -15,14 +15,18 @@ Act = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N] or [N, K]
 
 def evaluate(act: Act, envs: gym.vector.VectorEnv, seed: int) -> Metrics:
     """Undiscounted return of the first episode of each environment, started from `seed`."""
-    total, length = first_episodes(act, envs, seed)
+    return scores(*first_episodes(act, envs, seed))
+
+
+def scores(total: np.ndarray, length: np.ndarray) -> Metrics:
+    """What an evaluation row holds, of the return [N] and the length [N] of episodes."""
     return {
         "return_mean": float(total.mean()),
         "return_std": float(total.std()),
         "return_min": float(total.min()),
         "return_max": float(total.max()),
         "length_mean": float(length.mean()),
-        "episodes": envs.num_envs,
+        "episodes": len(total),
     }
 
 

@@ -30,6 +30,14 @@ EXPERIMENTS = {
     "teaching": Experiment(
         {"guided policy search": ("gps-pendulum",), "cloning": ("gps-pendulum", "--algo.no-adapt")}
     ),
+    # Who drives while data are collected; the returns are the pupil's alone.
+    "plato": Experiment(
+        {name: ("plato-car", "--algo.plays", name) for name in ("plato", "dagger", "teacher")},
+        seeds=(0, 1, 2, 3, 4),
+        extra=("policy/crashes",),
+    ),
+    # A policy of pixels beside the policy of states that taught it.
+    "remapping": Experiment({"pixels": ("remap-pendulum",)}, extra=("teacher/return_mean",)),
     "pendulum": Experiment({"cem": ("cem-pendulum",), "mppi": ("mppi-pendulum",)}),
 }
 

@@ -9,27 +9,25 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from gymnasium.vector import VectorEnv
 
 from common import checkpoint, cli, device
 from common.envs import registry
-from common.envs.control_tasks import TASKS, task_of
-from common.evaluation import evaluate
+from common.envs.control_tasks import TASKS, ControlTask, task_of
 from common.logger import RunLogger, read_rows
 from common.results import plot_run
 from common.seeding import child_seed, seed_everything
-from common.types import Metrics, require
+from common.types import require
 from common.video import film, opener
-from hw5_planning_control.gps import GPSConfig, Round, TimedPolicy, guided_policy_search
-from hw5_planning_control.ilqr import ILQRConfig, ilqr
+from hw5_planning_control.driving import DriveConfig, drive
+from hw5_planning_control.gps import GPSConfig
+from hw5_planning_control.ilqr import ILQRConfig
 from hw5_planning_control.planners import (
     LQRConfig,
-    Task,
     ddp_planner,
     ilqr_planner,
     lqr_planner,
-    problem_of,
 )
+from hw5_planning_control.plato import PlatoConfig
 from hw5_planning_control.shooting import (
     CEMConfig,
     CMAConfig,
@@ -41,16 +39,14 @@ from hw5_planning_control.shooting import (
     mppi_planner,
     random_planner,
 )
+from hw5_planning_control.teaching import RemapConfig, TeachConfig, guide, remap
 from hw5_planning_control.trainer import (
     ControlConfig,
     Controller,
     OptimizeConfig,
-    PolicyController,
-    TeachConfig,
     control,
     optimize,
     pool,
-    random_controls,
 )
 from hw5_planning_control.tree_policy import MCTSConfig, model_of, tree_policy
 
@@ -65,14 +61,20 @@ PLANNERS = {
     "mppi": mppi_planner,
     "cma-es": cma_planner,
 }
+LESSONS = {  # and where it can be taught
+    GPSConfig: (guide, [env_id for env_id, task in TASKS.items() if isinstance(task, ControlTask)]),
+    RemapConfig: (remap, ["course/PendulumSwingUp-v0"]),
+    PlatoConfig: (drive, ["course/CarForest-v0"]),
+}
 
-
-Loop = OptimizeConfig | ControlConfig | TeachConfig
+Planning = LQRConfig | ILQRConfig | ShootingConfig | MCTSConfig
+Teaching = GPSConfig | RemapConfig | PlatoConfig
+Loop = OptimizeConfig | ControlConfig | TeachConfig | DriveConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: LQRConfig | ILQRConfig | ShootingConfig | MCTSConfig | GPSConfig  # settings of the planner
+    algo: Planning | Teaching  # settings of the planner, or of what it teaches
     train: Loop = field(default_factory=OptimizeConfig)  # settings of the loop
 
     @property
@@ -146,6 +148,21 @@ PRESETS = {
             train=TeachConfig(),
         ),
         RunConfig(
+            preset="remap-pendulum",
+            env_id="course/PendulumSwingUp-v0",
+            algo=RemapConfig(
+                teacher=GPSConfig(rounds=12),
+                pupil=PlatoConfig(plays="dagger", rounds=12, learning_steps=300, lr=2e-3, beta=0.6),
+            ),
+            train=TeachConfig(),
+        ),
+        RunConfig(
+            preset="plato-car",
+            env_id="course/CarForest-v0",
+            algo=PlatoConfig(rounds=8, learning_steps=300, beta=0.0),
+            train=DriveConfig(),
+        ),
+        RunConfig(
             preset="mcts-breakout",
             env_id="course/Breakout-v0",
             algo=MCTSConfig(),
@@ -161,46 +178,19 @@ PRESETS = {
 }
 
 
-def teach(config: RunConfig, task: Task, envs: VectorEnv, logger: RunLogger) -> tuple[Metrics, Controller]:
-    """Plan from every start of `envs`, then guide one policy; an evaluation from other starts per round."""
-    algo, train, seed = config.algo, config.train, config.seed
-    obs, _ = envs.reset(seed=child_seed(seed, "env"))
-    problem = problem_of(task, task.state(obs), task.horizon)
-    u_init = random_controls(task, train.starts, 0.1, seed)
-    plan = ilqr(problem, u_init, ILQRConfig(iterations=algo.first_plan_steps, tolerance=0.1))
-    middle, half = (u_init.new_full((task.m,), 0.5 * (task.u_high + s * task.u_low)) for s in (1, -1))
-    generator = torch.Generator().manual_seed(child_seed(seed, "policy"))
-    policy = TimedPolicy(plan.x, middle, half, algo.hidden, generator)
-    controller = PolicyController(policy, task)
-    eval_envs = registry.make_envs(config.env_id, train.eval_episodes)
-    eval_envs.set_attr("spread", train.spread)
-    rounds = []
-
-    def note(r: Round) -> None:
-        rounds.append(evaluate(controller, eval_envs, child_seed(seed, "eval")))
-        row = {"policy/residual": r.residual, "policy/multiplier": r.multiplier, "policy/cost": r.policy_cost}
-        logger.write("train", len(rounds), row | {"plan/cost": r.plan_cost})
-        logger.write("eval", len(rounds), rounds[-1])
-
-    guided_policy_search(problem, policy, plan, algo, generator, note)
-    checkpoint.save(logger.directory / "checkpoint", len(rounds), policy=policy.state_dict())
-    return rounds[-1], controller
-
-
 def run(config: RunConfig) -> str:
     require(device.setup(config.device, config.threads).type == "cpu", "device must be cpu for this homework")
     seed_everything(config.seed)
     train = config.train
     tree = isinstance(config.algo, MCTSConfig)
-    task = None if tree else task_of(config.env_id)
-    search, taught = isinstance(train, ControlConfig), isinstance(train, TeachConfig)
-    envs = registry.make_envs(config.env_id, train.num_envs if search else train.starts)
+    lesson, places = LESSONS.get(type(config.algo), (None, [config.env_id]))
+    require(config.env_id in places, f"env_id must be one of {', '.join(places)}, got {config.env_id}")
+    task = None if tree or lesson else task_of(config.env_id)
+    search = isinstance(train, ControlConfig)
+    envs = registry.make_envs(config.env_id, train.num_envs if search else 1 if lesson else train.starts)
     if search and train.noise:
         require(config.is_cost, f"noise must be 0 in {config.env_id}, whose dynamics are Gymnasium's own")
         envs.set_attr("noise", train.noise)
-    if taught:
-        require(config.is_cost, f"env_id must be a task with a horizon, as course/..., got {config.env_id}")
-        envs.set_attr("spread", train.spread)
     start = {"step": 0, "wall_s": 0.0}
     if config.resume and (saved := checkpoint.load_latest(config.resume / "checkpoint")):
         start = saved
@@ -219,7 +209,7 @@ def run(config: RunConfig) -> str:
         return Controller(plan, task, train.horizon, train.replan_every, train.feedback)
 
     directory = cli.run_directory(config, HOMEWORK)
-    total = train.total_steps if search else config.algo.rounds if taught else config.algo.iterations
+    total = train.total_steps if search else config.algo.rounds if lesson else config.algo.iterations
     logger = RunLogger(directory, total, start["step"], start["wall_s"])
     status, found = "failed", {}
     try:
@@ -227,8 +217,8 @@ def run(config: RunConfig) -> str:
             status = control(make_controller, envs, logger, train, config.seed, start["step"])
             found = pool(row for row in read_rows(directory / "metrics.jsonl") if row["split"] == "eval")
             controller = make_controller(child_seed(config.seed, "film"))
-        elif taught:
-            found, controller = teach(config, task, envs, logger)
+        elif lesson:
+            found, controller = lesson(config, logger)
             status = "finished"
         else:
             plan = planner(task, config.algo, torch.Generator())
@@ -241,7 +231,7 @@ def run(config: RunConfig) -> str:
     if status == "interrupted":
         print(f"interrupted; go on with: python -m {HOMEWORK}.run --resume {shlex.quote(str(directory))}")
         return status
-    xlabel = "environment steps" if search else "rounds" if taught else "accepted steps of the optimiser"
+    xlabel = "environment steps" if search else "rounds" if lesson else "accepted steps of the optimiser"
     print(f"curve: {opener()} {plot_run(directory, xlabel=xlabel, cost=config.is_cost)}")
     if config.video:
         path = directory / "video" / f"{config.preset}.mp4"

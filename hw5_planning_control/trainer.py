@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from common import checkpoint
+from common.envs.control_tasks import random_controls
 from common.evaluation import evaluate
 from common.logger import RunLogger
 from common.seeding import child_seed
@@ -49,17 +50,6 @@ class OptimizeConfig:
         require_at_least(self, 1, "starts")
         ok = 0 <= self.start_std < math.inf
         require(ok, f"start_std must be finite and at least 0, got {self.start_std}")
-
-
-@dataclass(frozen=True)
-class TeachConfig:
-    starts: int = 24  # problems solved side by side, whose plans are taught
-    spread: float = 0.2  # deviation of every start from the task's, in each entry of the state
-    eval_episodes: int = 32  # from starts that were not taught
-
-    def __post_init__(self):
-        require_at_least(self, 1, "starts", "eval_episodes")
-        require(0 <= self.spread < math.inf, f"spread must be finite and at least 0, got {self.spread}")
 
 
 @dataclass(frozen=True)
@@ -111,18 +101,6 @@ class Controller:
         return torch.cat([*known, rest], 1)
 
 
-class PolicyController:
-    """A policy u = pi(x, t/T) of N environments that show [x; t/T]."""
-
-    def __init__(self, policy: Callable[[Tensor, Tensor], Tensor], task: Task):
-        self.policy, self.task = policy, task
-
-    @torch.no_grad()
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        u = self.policy(self.task.state(obs), torch.from_numpy(obs[:, -1:]))
-        return self.task.action(u.clamp(self.task.u_low, self.task.u_high))
-
-
 def optimize(
     planner: Planner,
     task: Task,
@@ -142,14 +120,6 @@ def optimize(
     checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, u=plan.u)
     played = evaluate(Controller(lambda x, u: plan, task), envs, child_seed(seed, "env"))
     return played, only(plan, int(plan.cost.argmin()))
-
-
-def random_controls(task: Task, count: int, std: float, seed: int) -> Tensor:
-    """First controls [count, T, m] around rest, std as a share of half their range."""
-    generator = torch.Generator().manual_seed(child_seed(seed, "start"))
-    noise = torch.randn(count, task.horizon, task.m, generator=generator, dtype=torch.float64)
-    half = (task.u_high - task.u_low) / 2
-    return (task.rest + std * half * noise).clamp(task.u_low, task.u_high)
 
 
 def scores(returns: Tensor, length: int) -> Metrics:

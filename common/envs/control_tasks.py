@@ -21,6 +21,7 @@ from torch import Tensor
 
 from common.envs.integration import Method, discretize, discretize_jacobian
 from common.envs.systems import Acrobot, CartPole, DoubleIntegrator, Pendulum, PlanarQuadrotor, System
+from common.seeding import generator
 from common.types import UsageError
 
 if TYPE_CHECKING:
@@ -146,3 +147,11 @@ def task_of(env_id: str) -> ControlTask | GymnasiumPendulum | MujocoTask:
         return MujocoTask(env_id)
     known = ", ".join([*TASKS, *REWARDS])
     raise UsageError(f"env_id must have known dynamics, one of {known}, got {env_id!r}")
+
+
+def random_controls(task: ControlTask, count: int, std: float, seed: int) -> Tensor:
+    """First controls [count, T, m] around rest, std as a share of half their range."""
+    random = generator(seed, "start")
+    noise = torch.randn(count, task.horizon, task.m, generator=random, dtype=torch.float64)
+    half = (task.u_high - task.u_low) / 2
+    return (task.rest + std * half * noise).clamp(task.u_low, task.u_high)

@@ -73,7 +73,10 @@ def test_a_taught_policy_is_played_from_other_starts(tmp_path):
         (["--env-id", "CartPole-v1"], "env_id"),
         (["--algo.iterations", "-1"], "iterations must be at least 0, got -1"),
         (["--algo.armijo", "0.9"], "armijo must lie in (0, 0.5), got 0.9"),
-        (["gps-pendulum", "--env-id", "Pendulum-v1"], "env_id must be a task with a horizon"),
+        (
+            ["gps-pendulum", "--env-id", "Pendulum-v1"],
+            "env_id must be one of course/DoubleInt",
+        ),
         (["gps-pendulum", "--train.spread", "-1"], "spread must be finite and at least 0, got -1"),
         (["gps-pendulum", "--algo.rho", "0"], "rho must be positive"),
         (["mppi-pendulum", "--train.noise", "0.1"], "noise must be 0 in Pendulum-v1"),
