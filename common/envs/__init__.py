@@ -19,3 +19,4 @@ for name in ("DoubleIntegrator", "PendulumSwingUp", "CartPoleSwingUp", "AcrobotS
         kwargs={"env_id": f"course/{name}-v0"},
     )
 gym.register("course/CarForest-v0", entry_point="common.envs.car_forest:CarForestEnv", max_episode_steps=32)
+gym.register("course/Lob-v0", entry_point="common.envs.lob:LobEnv")
