@@ -11,6 +11,7 @@ size: as T grows it becomes (z^student - z^teacher) / A, both less their means.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -55,8 +56,14 @@ def distillation_loss(logits: Tensor, target: Tensor, temperature: float) -> Ten
     return -(temperature**2) * (target * (logits / temperature).log_softmax(-1)).sum(-1).mean()
 
 
-def distill(x: Tensor, soft: Tensor, config: DistillationConfig, generator: torch.Generator) -> nn.Sequential:
-    """A student of inputs x [M, D] and the teachers' p(T) [M, A]."""
+def distill(
+    x: Tensor,
+    soft: Tensor,
+    config: DistillationConfig,
+    generator: torch.Generator,
+    on_epoch: Callable[[int, nn.Sequential], None] = lambda *_: None,
+) -> nn.Sequential:
+    """A student of inputs x [M, D] and the teachers' p(T) [M, A]; on_epoch(k, student) after each pass."""
     c = config
     ok = x.ndim == 2 and soft.ndim == 2 and len(x) == len(soft) and len(x) > 0
     require(ok, f"x and soft must be [M, D] and [M, A], got {list(x.shape)} and {list(soft.shape)}")
@@ -70,4 +77,5 @@ def distill(x: Tensor, soft: Tensor, config: DistillationConfig, generator: torc
         for rows in torch.randperm(len(x), generator=generator).split(c.batch_size):
             loss = distillation_loss(student(x[rows]), target[rows], temperature)
             gradient_step(loss, optimizer, parameters, torch.inf)
+        on_epoch(k + 1, student)
     return student

@@ -105,3 +105,19 @@ def test_bad_targets_are_named(logits, temperature, name):
 def test_inputs_without_a_target_each_are_refused():
     with pytest.raises(UsageError, match="x and soft"):
         distill(torch.zeros(3, 2), torch.zeros(4, 2), DistillationConfig(), torch.Generator())
+
+
+def test_the_student_is_shown_after_every_pass():
+    """And as it is then: its first layer differs from pass to pass."""
+    seen = []
+    config = DistillationConfig(epochs=3, hidden=(4,))
+    student = distill(
+        normal(8, 2).float(),
+        soft_targets(normal(1, 8, 3).float(), 1.0),
+        config,
+        torch.Generator().manual_seed(0),
+        lambda k, student: seen.append((k, student[0].weight.detach().clone())),
+    )
+    assert [k for k, _ in seen] == [1, 2, 3]
+    assert not torch.equal(seen[0][1], seen[1][1])
+    assert torch.equal(seen[2][1], student[0].weight)
