@@ -45,6 +45,13 @@ def test_slope_of_the_tie_is_the_distance_in_units_of_the_center():
         torch.testing.assert_close(slope, torch.zeros_like(slope))
 
 
+def test_without_advantage_the_tie_is_left():
+    """alpha KL(pi_i || pi), not the other way round; the mean over the samples, the sum over i."""
+    pi, center, action = gaussian(0), gaussian(2, k=1), normal(2, 5, 3, seed=4)
+    loss = local_loss(pi, gaussian(6), center, action, torch.zeros(2, 5).double(), DivideConfig(alpha=0.3))
+    torch.testing.assert_close(loss, 0.3 * pi.kl(center).mean(1).sum())
+
+
 def test_one_region_without_a_tie_is_the_policy_gradient():
     """At the policy that drew the actions: the gradient of -E A log pi, by all parameters."""
     policy, obs = policies(1), normal(1, 50, 2).float()
