@@ -118,6 +118,8 @@ def test_local_policies_become_the_center():
     with torch.no_grad():
         local.log_std[0] = 1.0  # their own memory, not the center's
     assert center.log_std.item() == pytest.approx(math.log(0.5))
+    local.become(center, keep="log_std")
+    assert local.log_std[0].item() == 1.0
 
 
 @pytest.mark.parametrize("k", [1, 4])
