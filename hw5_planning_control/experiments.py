@@ -8,6 +8,8 @@ from common.sweep import Experiment, main
 from hw5_planning_control.run import HOMEWORK, PRESETS
 
 DOUBLE = ("lqr-doubleintegrator",)
+LAKES = ("distill-frozenlake",)
+SMALL = ("--algo.student.hidden", "16", "--algo.student.epochs", "100")
 EXPERIMENTS = {
     # The seed draws the first controls.
     "swingup": Experiment({"ilqr": ("ilqr-cartpole",)}),
@@ -38,6 +40,23 @@ EXPERIMENTS = {
     ),
     # A policy of pixels beside the policy of states that taught it.
     "remapping": Experiment({"pixels": ("remap-pendulum",)}, extra=("teacher/return_mean",)),
+    # Networks that answer at once what tree search or MPC would find.
+    "imitation": Experiment(
+        {"MCTS, imitated": ("imitate-mcts-breakout",), "MPC, imitated": ("imitate-mpc-pendulum",)}
+    ),
+    # One network for eight lakes: too small a one learns more from odds than from choices.
+    "distillation": Experiment(
+        {"64 x 64 units": LAKES, "soft": (*LAKES, *SMALL), "hard": (*LAKES, *SMALL, "--algo.student.hard")},
+        seeds=(0, 1, 2, 3, 4),
+    ),
+    # Equal samples: local policies for four kinds of starts, or one policy for all.
+    "division": Experiment(
+        {
+            "divide and conquer": ("divide-lob",),
+            "one policy": ("divide-lob", "--algo.regions", "1"),
+        },
+        seeds=(0, 1, 2, 3, 4),
+    ),
     "pendulum": Experiment({"cem": ("cem-pendulum",), "mppi": ("mppi-pendulum",)}),
 }
 

@@ -18,6 +18,8 @@ from common.results import plot_run
 from common.seeding import child_seed, seed_everything
 from common.types import require
 from common.video import film, opener
+from hw5_planning_control.distillation import DistillationConfig
+from hw5_planning_control.divide_and_conquer import DivideConfig
 from hw5_planning_control.driving import DriveConfig, drive
 from hw5_planning_control.gps import GPSConfig
 from hw5_planning_control.ilqr import ILQRConfig
@@ -28,6 +30,16 @@ from hw5_planning_control.planners import (
     lqr_planner,
 )
 from hw5_planning_control.plato import PlatoConfig
+from hw5_planning_control.pupils import (
+    ExamConfig,
+    ImitateConfig,
+    ManyLakesConfig,
+    PupilConfig,
+    StartsConfig,
+    conquer,
+    imitate,
+    master_lakes,
+)
 from hw5_planning_control.shooting import (
     CEMConfig,
     CMAConfig,
@@ -61,15 +73,20 @@ PLANNERS = {
     "mppi": mppi_planner,
     "cma-es": cma_planner,
 }
+COURSE = [env_id for env_id, task in TASKS.items() if isinstance(task, ControlTask)]
+TREES = ["course/Breakout-v0", "FrozenLake-v1"]
 LESSONS = {  # and where it can be taught
-    GPSConfig: (guide, [env_id for env_id, task in TASKS.items() if isinstance(task, ControlTask)]),
+    GPSConfig: (guide, COURSE),
     RemapConfig: (remap, ["course/PendulumSwingUp-v0"]),
     PlatoConfig: (drive, ["course/CarForest-v0"]),
+    ImitateConfig: (imitate, [*TASKS, *TREES]),
+    ManyLakesConfig: (master_lakes, ["FrozenLake-v1"]),
+    DivideConfig: (conquer, ["course/Lob-v0", *COURSE]),
 }
 
 Planning = LQRConfig | ILQRConfig | ShootingConfig | MCTSConfig
-Teaching = GPSConfig | RemapConfig | PlatoConfig
-Loop = OptimizeConfig | ControlConfig | TeachConfig | DriveConfig
+Teaching = GPSConfig | RemapConfig | PlatoConfig | ImitateConfig | ManyLakesConfig | DivideConfig
+Loop = OptimizeConfig | ControlConfig | TeachConfig | DriveConfig | PupilConfig | ExamConfig | StartsConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,6 +190,30 @@ PRESETS = {
             env_id="FrozenLake-v1",
             algo=MCTSConfig(simulations=500, horizon=100),
             train=ControlConfig(total_steps=1_000, num_envs=10),
+        ),
+        RunConfig(
+            preset="imitate-mcts-breakout",
+            env_id="course/Breakout-v0",
+            algo=ImitateConfig(MCTSConfig(simulations=100, horizon=30)),
+            train=PupilConfig(),
+        ),
+        RunConfig(
+            preset="imitate-mpc-pendulum",
+            env_id="Pendulum-v1",
+            algo=ImitateConfig(CEMConfig()),
+            train=PupilConfig(),
+        ),
+        RunConfig(
+            preset="distill-frozenlake",
+            env_id="FrozenLake-v1",
+            algo=ManyLakesConfig(DistillationConfig(epochs=150, lr=1e-2)),
+            train=ExamConfig(),
+        ),
+        RunConfig(
+            preset="divide-lob",
+            env_id="course/Lob-v0",
+            algo=DivideConfig(),
+            train=StartsConfig(),
         ),
     )
 }
