@@ -26,15 +26,17 @@ def with_errors(errors: list[float], **options) -> PrioritizedReplay:
     return replay
 
 
-@pytest.mark.parametrize("n", [1, 2, 3, 1000, 5000])
+@pytest.mark.parametrize("n", [1, 2, 3, 1000, 5000, 140_000])
 def test_search_agrees_with_cumulative_sums(n):
-    """Of whole numbers, which float64 adds without error; some are zero and never found."""
+    """Of whole numbers, which float64 adds without error; some are zero and never found. One level, two,
+    three."""
     rng, tree = np.random.default_rng(n), SumTree(n)
     p = rng.integers(0, 5, n).astype(float)
     p[0] += 1
     tree.write(np.arange(n), p)
     assert tree.total == p.sum()
     u = rng.random(500) * tree.total
+    u = np.concatenate((u, np.floor(u)))  # borders among them
     index = tree.find(u)
     assert (index == p.cumsum().searchsorted(u, "right")).all()
     assert (p[index] > 0).all()

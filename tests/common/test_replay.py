@@ -73,6 +73,14 @@ def test_a_seed_repeats_the_draw():
     assert torch.equal(first.action, second.action)
 
 
+def test_draws_are_those_of_randint(generator):
+    """Also when the size changes in between; the earlier batch stays what it was."""
+    replay, other = filled(10, 17), torch.Generator().manual_seed(0)
+    drawn = [(size, replay.sample(size, generator)) for size in (8, 3, 8, 8)]
+    for size, batch in drawn:
+        assert torch.equal(batch.action, replay.memory.action[torch.randint(10, (size,), generator=other)])
+
+
 @pytest.mark.parametrize("size", [4, 10, 23])
 def test_a_saved_buffer_goes_on_as_it_was(size, tmp_path, generator):
     """Through a file: what it holds, where it writes next; and the file is no larger than what is filled."""
@@ -108,12 +116,15 @@ def test_bad_input_is_named(generator):
         Replay(5, SPEC, CPU).load_state_dict(filled(10, 7).state_dict())
     with pytest.raises(UsageError, match="n_step must be at least 1"):
         NStep(0, 0.9)
+    wrong = numbered(0, 3)._replace(obs=torch.zeros(3, 1))  # numpy would repeat it
+    with pytest.raises(UsageError, match=r"obs must be \[3, 2\], got \[3, 1\]"):
+        Replay(5, SPEC, CPU).add(wrong)
 
 
 def test_memory_is_no_larger_than_the_data():
     """HalfCheetah: 17 + 6 + 17 numbers, reward and `terminated`, of four bytes each."""
     replay = Replay(1000, EnvSpec(1, 17, 6, False), CPU)
-    assert replay._rows.untyped_storage().nbytes() == 1000 * 4 * (17 + 6 + 17 + 2)
+    assert replay._rows.nbytes == 1000 * 4 * (17 + 6 + 17 + 2)
 
 
 def stream(rewards: list[float], ends: dict[int, str]) -> Rollout:
