@@ -1,0 +1,112 @@
+"""How much too high DQN's values are, and how much double DQN's (van Hasselt et al. 2016, figure 3).
+
+python -m hw3_q_learning.overestimation [--steps 20000] [--seeds 0 1 2] [--csv overestimation.csv]
+
+value    mean over states of max_a Q(s, a)
+return   mean over the same states of sum_k gamma^k r_{t+k} of the greedy policy of the same Q
+
+The states are those of greedy episodes on CartPole-v1, as far as HEAD steps from their start: from there to
+its time limit, after which nothing is counted, gamma^k has fallen to gamma^400 = 0.02.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium as gym
+import numpy as np
+import torch
+
+from common.envs import registry
+from common.replay import Replay
+from common.rollout import Collector
+from common.seeding import child_seed, generator
+from common.types import require
+from hw3_q_learning.dqn import DQN, DQNConfig
+
+CPU = torch.device("cpu")
+HEAD, LIMIT = 100, 500  # steps of an episode that are looked at, and of a whole one
+EVERY, ROUND, BATCH = 2_000, 4, 128  # steps between measurements, steps per round, transitions per update
+STARTS, EPISODES = 1_000, 20  # random steps at first, episodes per measurement
+VARIANTS = {"dqn": False, "double dqn": True}
+
+
+class Row(NamedTuple):
+    algo: str
+    seed: int
+    step: int  # of the environment
+    value: float
+    monte_carlo: float
+
+
+def discounted(reward: np.ndarray, ended: np.ndarray, gamma: float) -> np.ndarray:
+    """sum_k gamma^k r_{t+k} to the end of each episode: [T, N], [T, N] -> [T, N]."""
+    total, after = np.zeros(reward.shape), np.zeros(reward.shape[1])
+    for t in reversed(range(len(reward))):
+        after = total[t] = reward[t] + gamma * after * ~ended[t]
+    return total
+
+
+def measure(agent: DQN, envs: gym.vector.VectorEnv, gamma: float, seed: int) -> tuple[float, float]:
+    """(value, return) over the first episode of each environment."""
+    collector = Collector(envs, CPU)
+    collector.reset(seed, 0)
+    rollout, _ = collector.collect(lambda obs, step: agent.act(obs), LIMIT)
+    ended = rollout.ended.numpy()
+    first = (ended.cumsum(0) - ended == 0)[:HEAD]
+    with torch.no_grad():
+        value = agent.values(rollout.obs[:HEAD].flatten(0, 1)).amax(1).view(first.shape).numpy()
+    returns = discounted(rollout.reward.numpy(), ended, gamma)[:HEAD]
+    return float(value[first].mean()), float(returns[first].mean())
+
+
+def learn(name: str, seed: int, steps: int) -> list[Row]:
+    """The course of one run, the target copied every 100 updates as in the paper's larger experiment."""
+    envs, many = (registry.make_envs("CartPole-v1", n) for n in (1, EPISODES))
+    config = DQNConfig(double=VARIANTS[name], lr_decay=False, target_period=100, tau=1.0)
+    agent = DQN(registry.spec(envs), config, steps // ROUND, CPU, seed)
+    replay, draws = Replay(steps, registry.spec(envs), CPU), generator(seed, "replay")
+    collector, rows = Collector(envs, CPU), []
+    collector.reset(child_seed(seed, "env"), 0)
+    while collector.step < steps:
+        replay.add_rollout(collector.collect(agent.explore, ROUND)[0])
+        for _ in range(ROUND if collector.step >= STARTS else 0):
+            agent.update(replay.sample(BATCH, draws))
+        if collector.step % EVERY == 0:
+            found = measure(agent, many, config.gamma, child_seed(seed, "measure", collector.step))
+            rows.append(Row(name, seed, collector.step, *found))
+    return rows
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m hw3_q_learning.overestimation", description=__doc__)
+    parser.add_argument("--steps", type=int, default=20_000, help="environment steps of each run")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
+    default = Path(__file__).parent / "results" / "values" / "overestimation.csv"
+    parser.add_argument("--csv", type=Path, default=default, help="where the numbers go")
+    args = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    try:
+        require(args.steps >= EVERY, f"steps must be at least {EVERY}, got {args.steps}")
+        require(min(args.seeds) >= 0, f"seeds must not be negative, got {min(args.seeds)}")
+        rows = [row for seed in args.seeds for name in VARIANTS for row in learn(name, seed, args.steps)]
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        with args.csv.open("w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(Row._fields)
+            writer.writerows((*row[:3], *(f"{x:.3f}" for x in row[3:])) for row in rows)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    for name in VARIANTS:
+        last = [row for row in rows if row.algo == name and row.step > args.steps / 2]
+        value, monte_carlo = (np.mean([getattr(row, key) for row in last]) for key in Row._fields[3:])
+        print(f"{name}: value {value:.1f}, return {monte_carlo:.1f}, second half of the runs")
+    print(args.csv)
+
+
+if __name__ == "__main__":
+    main()
