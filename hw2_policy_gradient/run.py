@@ -121,7 +121,7 @@ PRESETS = {
         RunConfig(
             preset="cma-es-swimmer",
             env_id="Swimmer-v5",
-            algo=CMAESConfig(population=12),
+            algo=CMAESConfig(population=12, sigma=1.0, normalize_obs=True),
             train=EvolutionTrainConfig(
                 total_steps=500_000, num_envs=12, eval_every=25_000, eval_episodes=10, save_every=100_000
             ),
