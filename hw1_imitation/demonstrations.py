@@ -1,0 +1,215 @@
+"""Demonstrations: what an expert saw and did, how they are recorded, and the file that keeps them.
+
+D = {(o_1, a_1), ..., (o_M, a_M)}, one trajectory after the other
+
+The file is an .npz of plain arrays; the .json beside it says where they come from and holds a digest of both.
+Loading executes nothing that the files hold: no pickle, and whatever is wrong is one sentence.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib.metadata
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import torch
+from torch import Tensor
+
+from common.checkpoint import write_atomically
+from common.envs.registry import step_envs
+from common.types import EnvSpec, require
+
+FORMAT = 1
+DTYPES = {"obs": ("float32",), "action": ("float32", "int64"), "length": ("int64",)}
+VERSIONED = ("gymnasium", "mujoco")  # another major version of these moves otherwise
+Act = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N] or [N, K]
+
+
+@dataclass(frozen=True)
+class Demonstrations:
+    obs: Tensor  # [M, D] float32
+    action: Tensor  # [M, K] float32 in [-1, 1], or [M] int64 from 0 on
+    length: Tensor  # [E] int64, pairs of each trajectory; their sum is M
+
+    def __post_init__(self):
+        for name, kinds in DTYPES.items():
+            kind = str(getattr(self, name).dtype).removeprefix("torch.")
+            require(kind in kinds, f"{name} must be {' or '.join(kinds)}, got {kind}")
+        obs, action, length = self.obs, self.action, self.length
+        ok = obs.ndim == 2 and obs.numel() > 0 and bool(torch.isfinite(obs).all())
+        require(ok, f"obs must be finite numbers [M, D], got {list(obs.shape)}")
+        dims = 2 if action.is_floating_point() else 1
+        ok = action.ndim == dims and len(action) == len(obs) and action.numel() > 0
+        wanted = "[M, K]" if dims == 2 else "[M]"
+        require(ok, f"action must be {wanted} with M = {len(obs)}, got {list(action.shape)}")
+        ok = bool((action.abs() <= 1).all() if dims == 2 else (action >= 0).all())
+        require(ok, f"action must {'lie in [-1, 1]' if dims == 2 else 'count from 0'} everywhere")
+        ok = length.ndim == 1 and bool((length >= 1).all()) and int(length.sum()) == len(obs)
+        require(ok, f"length must be [E], at least 1 each, with sum {len(obs)}")
+
+    def __len__(self) -> int:
+        return len(self.obs)
+
+    def require_fits(self, spec: EnvSpec) -> None:
+        """Can an agent of this environment learn from them?"""
+        seen = self.obs.shape[1]
+        require(seen == spec.obs_dim, f"obs must have {spec.obs_dim} entries here, got {seen}")
+        if spec.discrete:
+            ok = not self.action.is_floating_point() and int(self.action.max()) < spec.action_dim
+            require(ok, f"action must be integers below {spec.action_dim} here")
+        else:
+            ok = self.action.is_floating_point() and self.action.shape[1] == spec.action_dim
+            require(ok, f"action must have {spec.action_dim} real entries here")
+
+    def joined(self, other: Demonstrations) -> Demonstrations:
+        """Both, aggregated: D <- D + D_pi"""
+        mine, yours = ((x.obs.shape[1:], x.action.shape[1:], x.action.dtype) for x in (self, other))
+        require(mine == yours, f"other must have columns {mine}, got {yours}")
+        pairs = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Demonstrations(*(torch.cat(pair) for pair in pairs))
+
+    def take(self, trajectories: Tensor) -> Demonstrations:
+        """Those of the given numbers, in that order."""
+        parts = self.obs.split(self.length.tolist()), self.action.split(self.length.tolist())
+        obs, action = (torch.cat([part[i] for i in trajectories.tolist()]) for part in parts)
+        return Demonstrations(obs, action, self.length[trajectories])
+
+    def split(self, share: float, generator: torch.Generator) -> tuple[Demonstrations, Demonstrations | None]:
+        """Training and validation, `share` of the trajectories, none where that is less than one.
+
+        By trajectory: neighbouring steps are nearly equal, and a network would be tested on what it knows.
+        """
+        require(0 <= share < 1, f"share must lie in [0, 1), got {share}")
+        order = torch.randperm(len(self.length), generator=generator)
+        kept = math.floor(share * len(order))
+        return self.take(order[kept:]), self.take(order[:kept]) if kept else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where demonstrations come from."""
+
+    env_id: str
+    expert: str  # how it was made
+    seed: int  # of the environments
+    return_mean: float  # of the expert over whole episodes
+
+
+def collect(act: Act, expert: Act, envs: gym.vector.VectorEnv, steps: int, seed: int) -> Demonstrations:
+    """What `act` sees in `steps` steps of each of N new environments, and what the expert would do there."""
+    require(steps >= 1, f"steps must be at least 1, got {steps}")
+    obs, _ = envs.reset(seed=seed)
+    seen, labels, begins, first = [], [], [], np.ones(envs.num_envs, bool)
+    for _ in range(steps):
+        seen.append(obs)
+        labels.append(expert(obs))
+        begins.append(first)
+        obs, _, terminated, truncated, _ = step_envs(envs, act(obs))
+        first = terminated | truncated
+    # time first -> one environment after the other; the first row of each begins a trajectory
+    flat = [
+        np.swapaxes(np.stack(rows), 0, 1).reshape(-1, *rows[0].shape[1:]) for rows in (seen, labels, begins)
+    ]
+    length = np.diff(np.append(np.flatnonzero(flat[2]), len(flat[2])))
+    discrete = np.issubdtype(flat[1].dtype, np.integer)
+    action = flat[1].astype(np.int64) if discrete else flat[1].clip(-1, 1).astype(np.float32)
+    return Demonstrations(*map(torch.from_numpy, (flat[0].astype(np.float32), action, length)))
+
+
+def save(path: Path, data: Demonstrations, origin: Origin) -> None:
+    """path (.npz), and the same name with .json."""
+    _check_name(path)
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **{name: value.numpy() for name, value in vars(data).items()})
+    versions = {name: _version(name) for name in VERSIONED}
+    about = {"format": FORMAT, **dataclasses.asdict(origin), "versions": versions}
+    about["sha256"] = _digest(about, buffer.getvalue())
+    write_atomically(path, buffer.getvalue())
+    write_atomically(path.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode())
+
+
+def load(path: Path) -> tuple[Demonstrations, Origin]:
+    """What `save` wrote, or a UsageError (a ValueError) that says in one sentence what is wrong."""
+    _check_name(path)
+    sidecar = path.with_suffix(".json")
+    try:
+        data, text = path.read_bytes(), sidecar.read_bytes()
+    except OSError as error:
+        require(False, f"cannot read {error.filename}: {error.strerror}")
+    about = _read_sidecar(sidecar, text)
+    require(about["sha256"] == _digest(about, data), f"{path} is not what {sidecar.name} has the digest of")
+    for name, version in about["versions"].items():
+        here = _version(name)
+        ok = version.split(".")[0] == here.split(".")[0]
+        require(ok, f"{path} was recorded with {name} {version}, and this is {here}: record it anew")
+    try:
+        return Demonstrations(**_read_arrays(data)), Origin(**{key: about[key] for key in _ORIGIN})
+    except ValueError as error:
+        require(False, f"{path} holds no demonstrations: {error}")
+
+
+_ORIGIN = {field.name: field.type for field in dataclasses.fields(Origin)}
+_KINDS = {"str": str, "int": int, "float": float}
+
+
+def _read_sidecar(path: Path, text: bytes) -> dict:
+    try:
+        about = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        require(False, f"{path} is not JSON: {type(error).__name__}")
+    keys = {"format", *_ORIGIN, "versions", "sha256"}
+    require(isinstance(about, dict) and about.keys() == keys, f"{path} must hold {', '.join(sorted(keys))}")
+    require(about["format"] == FORMAT, f"{path}: format must be {FORMAT}, got {_short(about['format'])}")
+    for key, kind in _ORIGIN.items():
+        ok = type(about[key]) is _KINDS[kind] and (kind != "float" or math.isfinite(about[key]))
+        require(ok, f"{path}: {key} must be a {kind}, got {_short(about[key])}")
+    versions = about["versions"]
+    ok = isinstance(versions, dict) and versions.keys() == {*VERSIONED}
+    ok = ok and all(isinstance(v, str) and v.isprintable() for v in versions.values())
+    require(ok, f"{path}: versions must name those of {', '.join(VERSIONED)}, got {_short(versions)}")
+    return about
+
+
+def _read_arrays(data: bytes) -> dict[str, Tensor]:
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as file:
+            arrays = {name: np.asarray(file[name]) for name in file.files}
+    except Exception as error:  # zipfile, zlib, ast and NumPy raise a dozen kinds, none of them the user's
+        require(False, f"it is not an .npz of plain arrays, {type(error).__name__}")
+    names = list(arrays)
+    require({*names} == {*DTYPES}, f"it must hold {', '.join(DTYPES)}, got {_short(names)}")
+    for name, kinds in DTYPES.items():
+        kind = arrays[name].dtype.name
+        require(kind in kinds, f"{name} must be {' or '.join(kinds)}, got {kind}")
+    return {
+        name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()
+    }
+
+
+@functools.cache
+def _version(package: str) -> str:
+    return importlib.metadata.version(package)
+
+
+def _digest(about: dict, data: bytes) -> str:
+    """SHA-256 of the arrays' file and of everything else that the sidecar says."""
+    said = json.dumps({key: value for key, value in about.items() if key != "sha256"}, sort_keys=True)
+    return hashlib.sha256(said.encode() + b"\0" + data).hexdigest()
+
+
+def _short(value: object) -> str:
+    """On one line, whatever a damaged file holds."""
+    return repr(value)[:60]
+
+
+def _check_name(path: Path) -> None:
+    require(path.suffix == ".npz", f"path must end in .npz, got {path}")
