@@ -24,12 +24,13 @@ ROOT = Path(__file__).parent.parent
 CPU = torch.device("cpu")
 
 
+HW1 = "hw1_imitation.run"
 HW2 = "hw2_policy_gradient.run"
 HW3 = "hw3_q_learning.run"
 # A fork of a process that has imported the packages starts four seconds sooner than a new one.
 CONTEXT = multiprocessing.get_context("spawn" if sys.platform == "win32" else "forkserver")
 CONTEXT.set_forkserver_preload(
-    ["tests.helpers", HW2, HW3, "hw5_planning_control.run", "common.results", "torch._dynamo"]
+    ["tests.helpers", HW1, HW2, HW3, "hw5_planning_control.run", "common.results", "torch._dynamo"]
 )
 
 

@@ -1,0 +1,32 @@
+"""python -m hw1_imitation.experiments [NAME...] --seeds 0 1 2: every curve of this homework."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from common.sweep import Experiment, main
+from hw1_imitation.run import HOMEWORK, PRESETS
+
+FIVE = tuple(range(5))
+DAGGER = ("dagger-inverteddoublependulum", "--train.no-compare")
+EXPERIMENTS = {
+    # The same 30 labels to begin with, the same gradient steps.
+    "inverteddoublependulum": Experiment({"dagger": DAGGER, "cloning": ("bc-inverteddoublependulum",)}, FIVE),
+    # How many demonstrations would cloning need instead?
+    "demonstrations": Experiment(
+        {
+            f"cloning, {n} labels": ("bc-inverteddoublependulum", "--train.demonstrations", str(n))
+            for n in (100, 300, 1_000, 3_000)
+        },
+        FIVE,
+    ),
+    "beta": Experiment({f"dagger, beta = {p}^i": (*DAGGER, "--algo.beta", p) for p in ("0.5", "0.8")}, FIVE),
+    "losses": Experiment(
+        {"gaussian": (*DAGGER, "--algo.loss", "gaussian")},
+        FIVE,
+    ),
+    "cartpole": Experiment({"dagger": ("dagger-cartpole",), "cloning": ("bc-cartpole",)}, FIVE),
+}
+
+if __name__ == "__main__":
+    main(HOMEWORK, PRESETS, EXPERIMENTS, Path(__file__).parent / "results")

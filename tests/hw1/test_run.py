@@ -1,0 +1,90 @@
+"""The command line of this homework: what a run leaves behind, and what it refuses in one sentence."""
+
+import re
+import sys
+
+import pytest
+
+from common import cli
+from hw1_imitation import run as module
+from hw1_imitation.demonstrations import Origin, collect, save
+from hw1_imitation.experts import expert
+from tests.helpers import Counter, rows, run_directory, vector
+
+TINY = [
+    "--train.total-steps", 20, "--train.round-steps", 10, "--train.batch-size", 8, "--train.eval-episodes", 1,
+    "--algo.hidden", 8,
+]  # fmt: skip
+DEFAULT = "dagger-inverteddoublependulum"
+
+
+def main(monkeypatch, *args: object) -> int:
+    """Run in this process; the exit status."""
+    monkeypatch.setattr(sys, "argv", ["run", *map(str, args)])
+    with pytest.raises(SystemExit) as end:
+        cli.main(module.PRESETS, DEFAULT, module.run)
+    return end.value.code
+
+
+@pytest.mark.parametrize("preset", module.PRESETS)
+def test_a_run_leaves_everything_behind(preset, tmp_path, monkeypatch, capsys):
+    assert main(monkeypatch, preset, *TINY, "--out", tmp_path) == 0
+    directory = run_directory(tmp_path)
+    assert {path.name for path in directory.iterdir()} >= {
+        "config.json", "metrics.jsonl", "summary.json", "curve.png", "checkpoint",
+    }  # fmt: skip
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"final return -?[\d.]+ \+- [\d.]+ over 1 episodes, [\d.]+ s, .+", last)
+    evals = [row for row in rows(directory) if row["split"] == "eval"]
+    assert [row["data/labels"] for row in evals] == ([30, 330] if "dagger" in preset else [30, 30])
+    assert ("policy/clone_return" in evals[0]) == (preset == DEFAULT)
+
+
+def test_a_run_begins_with_the_demonstrations_of_a_file(tmp_path, monkeypatch):
+    act, path = expert("CartPole-v1"), tmp_path / "demos.npz"
+    data = collect(act, act, module.registry.make_envs("CartPole-v1", 4), 5, seed=0)
+    save(path, data, Origin("CartPole-v1", "LQR", 0, 500.0))
+    flags = ["--train.data", path, "--train.validation", 0.5]
+    assert main(monkeypatch, "bc-cartpole", *TINY, *flags, "--out", tmp_path / "runs") == 0
+    found = [row for row in rows(run_directory(tmp_path)) if row["split"] == "train"]
+    assert [row["data/labels"] for row in found] == [10, 10]
+    assert all("loss/validation" in row for row in found)
+
+
+def test_a_file_of_another_environment_is_refused(tmp_path, monkeypatch, capsys):
+    data = collect(lambda obs: obs[:, 0] * 0, lambda obs: obs * 0, vector(Counter, 1), 5, seed=0)
+    save(tmp_path / "demos.npz", data, Origin("Counter-v0", "", 0, 3.0))
+    assert main(monkeypatch, "bc-cartpole", "--train.data", tmp_path / "demos.npz", "--out", tmp_path) == 2
+    assert "data must be of CartPole-v1, got" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["--env-id", "Hopper-v5"], "env_id must have an expert, as InvertedDoublePendulum-v5"),
+        (
+            ["bc-cartpole", "--env-id", "CartPol-v1"],
+            "there is no environment 'CartPol-v1' here; did you mean",
+        ),
+        (["bc-cartpol"], "there is no preset 'bc-cartpol'; did you mean bc-cartpole?"),
+        (["--train.demonstrations", "0"], "demonstrations must be at least 1, got 0"),
+        (["--algo.beta", "2"], "beta must lie in [0, 1], got 2.0"),
+        (["bc-cartpole", "--algo.beta", "0.5"], "--algo.beta"),
+        (["--algo.loss", "absolute"], "--algo.loss"),
+        (["--train.data", "nowhere.npz"], "cannot read nowhere.npz: No such file or directory"),
+        (["--train.data", "README.md"], "path must end in .npz, got README.md"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(args, sentence, tmp_path, monkeypatch, capsys):
+    assert main(monkeypatch, *args, "--out", tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())  # and nothing was begun
+
+
+def test_parameters_that_blow_up_are_never_saved(tmp_path, monkeypatch, capsys):
+    assert main(monkeypatch, "bc-cartpole", *TINY, "--algo.lr", "1e38", "--out", tmp_path) == 2
+    assert "not finite" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.pt"))
