@@ -84,7 +84,8 @@ def test_normalisers_of_the_continuous_runs_are_on():
     assert algo.normalize_reward
 
 
-def test_killed_at_twenty_random_moments(tmp_path):
+@pytest.mark.parametrize("times", [6, pytest.param(20, marks=pytest.mark.learning)])
+def test_killed_at_random_moments(times, tmp_path):
     """One run, killed over and over: in start-up, in a rollout, in the writing of a checkpoint."""
     args = ["ppo-cartpole", "--train.total-steps", 50_000, "--train.save-every", 1024, "--algo.epochs", 1]
     args += ["--train.eval-every", 20_000, "--train.eval-episodes", 2]
@@ -93,7 +94,7 @@ def test_killed_at_twenty_random_moments(tmp_path):
     assert run(*args, "--train.total-steps", 1024, "--out", tmp_path / "first").returncode == 0
     start_up, rng, out = time.perf_counter() - started, random.Random(0), tmp_path / "killed"
     resume = []
-    for _ in range(20):
+    for _ in range(times):
         process = Process(*(resume or [*args, "--out", out]))
         try:
             result = process.wait(start_up * rng.uniform(0.2, 1.2))
