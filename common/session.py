@@ -35,16 +35,26 @@ def resume_point(config: RunOptions, device: torch.device) -> dict:
     return saved
 
 
+def curve(config: RunOptions, directory: Path) -> Path:
+    """The picture of a run's evaluations, beside the return at which its environment counts as solved."""
+    threshold = gym.spec(config.env_id).reward_threshold
+    return plot_run(directory, {} if threshold is None else {"solved": threshold})
+
+
 def conclude(
-    config: RunOptions, homework: str, status: str, logger: RunLogger, act: Callable[[np.ndarray], np.ndarray]
+    config: RunOptions,
+    homework: str,
+    status: str,
+    logger: RunLogger,
+    act: Callable[[np.ndarray], np.ndarray],
+    draw: Callable[[RunOptions, Path], Path] = curve,
 ) -> str:
     """Tell where the curve and the film of `act` are, or how to go on; gives `status` back."""
     directory: Path = logger.directory
     if status == "interrupted":
         print(f"interrupted; go on with: python -m {homework}.run --resume {shlex.quote(str(directory))}")
         return status
-    threshold = gym.spec(config.env_id).reward_threshold
-    print(f"curve: {opener()} {plot_run(directory, {} if threshold is None else {'solved': threshold})}")
+    print(f"curve: {opener()} {draw(config, directory)}")
     if config.video:
         path = directory / "video" / f"{config.preset}.mp4"
         if film(act, config.env_id, path, child_seed(config.seed, "video")):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from common import checkpoint, cli, device
@@ -12,9 +13,8 @@ from common.envs import registry
 from common.evaluation import evaluate
 from common.logger import RunLogger
 from common.seeding import child_seed, generator, seed_everything
-from common.session import resume_point
+from common.session import conclude, resume_point
 from common.types import EnvSpec, require
-from common.video import film, opener
 from hw1_imitation.behavior_cloning import BCConfig, BehaviorCloning
 from hw1_imitation.dagger import DaggerConfig, ask
 from hw1_imitation.demonstrations import Act, Demonstrations, collect, load
@@ -92,32 +92,17 @@ def run(config: RunConfig) -> str:
     finally:
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, command=command, device=str(torch_device))
-    return conclude(config, status, logger, learner.act, teacher)
+    return conclude(config, HOMEWORK, status, logger, learner.act, partial(curve, teacher))
 
 
-def conclude(config: RunConfig, status: str, logger: RunLogger, act: Act, teacher: Act | None) -> str:
-    """Tell where the curve and the film are, or how to go on; gives `status` back."""
-    directory = logger.directory
-    if status == "interrupted":
-        print(f"interrupted; go on with: python -m {HOMEWORK}.run --resume {shlex.quote(str(directory))}")
-        return status
+def curve(teacher: Act | None, config: RunConfig, directory: Path) -> Path:
+    """The picture of the run, beside what the expert earns."""
     told = None
     if teacher:
         envs = registry.make_envs(config.env_id, config.train.eval_episodes)
         told = evaluate(teacher, envs, child_seed(config.seed, "expert"))["return_mean"]
         print(f"expert: {told:.1f}")
-    title = f"{config.preset}, seed {config.seed}"
-    print(f"curve: {opener()} {draw(directory, title, told)}")
-    if config.video:
-        path = directory / "video" / f"{config.preset}.mp4"
-        if film(act, config.env_id, path, child_seed(config.seed, "video")):
-            print(f"video: {opener()} {path}")
-    scores = logger.last_eval
-    print(
-        f"final return {scores['return_mean']:.1f} +- {scores['return_std']:.1f} "
-        f"over {scores['episodes']} episodes, {logger.wall_s:.1f} s, {directory}"
-    )
-    return status
+    return draw(directory, f"{config.preset}, seed {config.seed}", told)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import re
 import runpy
 import shutil
 import subprocess
@@ -103,6 +104,38 @@ def rows(directory: Path) -> list[dict]:
 def returns(directory: Path) -> list[float]:
     """Mean return of every evaluation."""
     return [row["return_mean"] for row in rows(directory) if row["split"] == "eval"]
+
+
+def assert_same(a: object, b: object) -> None:
+    """To the last bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_same(a[key], b[key])
+    elif isinstance(a, (list, tuple)):
+        for x, y in zip(a, b, strict=True):
+            assert_same(x, y)
+    elif isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    else:
+        assert a == b
+
+
+def assert_refused(sentence: str, out: Path, capsys) -> None:
+    """In one line, with nothing begun in the folder `out`."""
+    told, error = capsys.readouterr()
+    assert told == ""
+    assert sentence in error
+    assert len(error.splitlines()) == 1
+    assert not list(out.iterdir())
+
+
+def assert_complete(directory: Path, capsys) -> None:
+    """The files of a finished run of one evaluation episode, and its last line."""
+    names = {"config.json", "metrics.jsonl", "summary.json", "curve.png", "checkpoint"}
+    assert {path.name for path in directory.iterdir()} >= names
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"final return -?[\d.]+ \+- [\d.]+ over 1 episodes, [\d.]+ s, .+", last)
 
 
 class Counter(gym.Env):

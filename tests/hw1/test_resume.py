@@ -12,7 +12,7 @@ from hw1_imitation.dagger import DaggerConfig
 from hw1_imitation.run import RunConfig, run
 from hw1_imitation.trainer import TrainConfig
 from tests import helpers
-from tests.helpers import HW1, rows, run_directory
+from tests.helpers import HW1, assert_same, rows, run_directory
 
 TRAIN = TrainConfig(total_steps=40, round_steps=10, batch_size=8, eval_episodes=1)
 CASES = {
@@ -75,18 +75,3 @@ def test_a_run_killed_by_the_system_goes_on_from_its_directory(tmp_path):
     resumed = helpers.run("--resume", directory, module=HW1)
     assert resumed.returncode == 0, resumed.stderr
     assert rows(directory) == expected
-
-
-def assert_same(a: object, b: object) -> None:
-    """To the last bit."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    else:
-        assert a == b

@@ -1,6 +1,5 @@
 """The command line of this homework: what a run leaves behind, and what it refuses in one sentence."""
 
-import re
 import sys
 
 import pytest
@@ -9,7 +8,7 @@ from common import cli
 from hw1_imitation import run as module
 from hw1_imitation.demonstrations import Origin, collect, save
 from hw1_imitation.experts import expert
-from tests.helpers import Counter, rows, run_directory, vector
+from tests.helpers import Counter, assert_complete, assert_refused, rows, run_directory, vector
 
 TINY = [
     "--train.total-steps", 20, "--train.round-steps", 10, "--train.batch-size", 8, "--train.eval-episodes", 1,
@@ -30,11 +29,7 @@ def main(monkeypatch, *args: object) -> int:
 def test_a_run_leaves_everything_behind(preset, tmp_path, monkeypatch, capsys):
     assert main(monkeypatch, preset, *TINY, "--out", tmp_path) == 0
     directory = run_directory(tmp_path)
-    assert {path.name for path in directory.iterdir()} >= {
-        "config.json", "metrics.jsonl", "summary.json", "curve.png", "checkpoint",
-    }  # fmt: skip
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert re.fullmatch(r"final return -?[\d.]+ \+- [\d.]+ over 1 episodes, [\d.]+ s, .+", last)
+    assert_complete(directory, capsys)
     evals = [row for row in rows(directory) if row["split"] == "eval"]
     assert [row["data/labels"] for row in evals] == ([30, 330] if "dagger" in preset else [30, 30])
     assert ("policy/clone_return" in evals[0]) == (preset == DEFAULT)
@@ -77,11 +72,7 @@ def test_a_file_of_another_environment_is_refused(tmp_path, monkeypatch, capsys)
 )
 def test_bad_input_is_one_line_and_status_2(args, sentence, tmp_path, monkeypatch, capsys):
     assert main(monkeypatch, *args, "--out", tmp_path) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert sentence in err
-    assert len(err.splitlines()) == 1
-    assert not list(tmp_path.iterdir())  # and nothing was begun
+    assert_refused(sentence, tmp_path, capsys)
 
 
 def test_parameters_that_blow_up_are_never_saved(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ from hw3_q_learning import trainer
 from hw3_q_learning.run import AGENTS, PRESETS, RunConfig, run
 from hw3_q_learning.trainer import TrainConfig
 from tests import helpers
-from tests.helpers import HW3, rows, run_directory
+from tests.helpers import HW3, assert_same, rows, run_directory
 
 TRAIN = TrainConfig(
     total_steps=72, learning_starts=12, batch_size=12, capacity=30, log_every=12, eval_every=24,
@@ -88,18 +88,3 @@ def test_a_run_killed_by_the_system_goes_on_from_its_directory(tmp_path):
     resumed = helpers.run("--resume", directory, module=HW3)
     assert resumed.returncode == 0, resumed.stderr
     assert rows(directory) == expected
-
-
-def assert_same(a: object, b: object) -> None:
-    """To the last bit."""
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        for key in a:
-            assert_same(a[key], b[key])
-    elif isinstance(a, (list, tuple)):
-        for x, y in zip(a, b, strict=True):
-            assert_same(x, y)
-    elif isinstance(a, torch.Tensor):
-        assert torch.equal(a, b)
-    else:
-        assert a == b

@@ -1,13 +1,12 @@
 """The command line of this homework: what a run leaves behind, and what it refuses in one sentence."""
 
-import re
 import sys
 
 import pytest
 
 from common import cli
 from hw3_q_learning import run as module
-from tests.helpers import rows, run_directory
+from tests.helpers import assert_complete, assert_refused, rows, run_directory
 
 TINY = [
     "--train.total-steps", 40, "--train.learning-starts", 32, "--train.batch-size", 16,
@@ -29,11 +28,7 @@ def main(monkeypatch, *args: object) -> int:
 def test_a_run_leaves_everything_behind(preset, tmp_path, monkeypatch, capsys):
     assert main(monkeypatch, preset, *TINY, "--out", tmp_path) == 0
     directory = run_directory(tmp_path)
-    assert {path.name for path in directory.iterdir()} >= {
-        "config.json", "metrics.jsonl", "summary.json", "curve.png", "checkpoint",
-    }  # fmt: skip
-    last = capsys.readouterr().out.splitlines()[-1]
-    assert re.fullmatch(r"final return -?[\d.]+ \+- [\d.]+ over 1 episodes, [\d.]+ s, .+", last)
+    assert_complete(directory, capsys)
     namespaces = {key.split("/")[0] for row in rows(directory) for key in row if "/" in key}
     assert namespaces - {"rollout"} <= {"loss", "value", "policy", "grad"}
 
@@ -68,11 +63,7 @@ def test_every_preset_runs_on_a_gpu(preset, tmp_path, monkeypatch):
 )
 def test_bad_input_is_one_line_and_status_2(args, sentence, tmp_path, monkeypatch, capsys):
     assert main(monkeypatch, *args, "--out", tmp_path) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert sentence in err
-    assert len(err.splitlines()) == 1
-    assert not list(tmp_path.iterdir())  # and nothing was begun
+    assert_refused(sentence, tmp_path, capsys)
 
 
 @pytest.mark.parametrize("preset", FIRST)

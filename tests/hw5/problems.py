@@ -1,4 +1,4 @@
-"""Trajectory problems that several tests share."""
+"""Trajectory problems and random policies that several tests share."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from common.envs.integration import discretize
 from common.envs.linear_quadratic import LinearQuadratic
 from common.envs.systems import Acrobot, Pendulum
+from hw5_planning_control.episodes import Gaussian
 from hw5_planning_control.problem import TrajectoryProblem
 
 F64 = {"dtype": torch.float64}
@@ -62,3 +63,15 @@ def as_problem(s: LinearQuadratic) -> TrajectoryProblem:
     stages = [pad(part, (0, 0) * (part.ndim - len(batch) - 1) + (0, 1)) for part in s[:4]]
     ends = [part.unsqueeze(len(batch)).repeat_interleave(T + 1, len(batch)) for part in s[4:6]]
     return TrajectoryProblem(dynamics, cost, final, s.x0, T, args=(*stages, *ends))
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=generator(seed), **F64)
+
+
+def gaussian(seed: int, k: int = 2) -> Gaussian:
+    return Gaussian(normal(k, 5, 3, seed=seed), 0.3 * normal(k, 1, 3, seed=seed + 1))

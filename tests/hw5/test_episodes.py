@@ -14,18 +14,7 @@ from hw5_planning_control.episodes import (
     play,
     reward_to_go,
 )
-
-
-def generator(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=generator(seed), dtype=torch.float64)
-
-
-def gaussian(seed: int, k: int = 2) -> Gaussian:
-    return Gaussian(normal(k, 5, 3, seed=seed), 0.3 * normal(k, 1, 3, seed=seed + 1))
+from tests.hw5.problems import gaussian, generator, normal
 
 
 def torch_normal(pi: Gaussian) -> Normal:
