@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from common.distributions import Categorical, DiagonalGaussian
 from common.networks import mlp
 from common.normalizer import ObsNormalizer
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.seeding import child_seed
 from common.types import EnvSpec, require, require_positive
 
@@ -92,7 +92,7 @@ class BehaviorCloning:
         generator = torch.Generator().manual_seed(child_seed(seed, "policy"))
         self.policy = Policy(spec, config.hidden, generator).to(device)
         self.parameters = tuple(self.policy.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, fused=True)
+        self.optimizer = Adam(self.parameters, config.lr)
 
     @torch.inference_mode()
     def act(self, obs: np.ndarray) -> np.ndarray:

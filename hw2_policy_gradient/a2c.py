@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.networks import mlp
+from common.optim import Adam
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
@@ -61,7 +62,7 @@ class A2C:
             self.value = mlp(spec.obs_dim, *config.hidden, 1, generator=init).to(device)
         both = (*self.policy.parameters(), *self.value.parameters())
         self.parameters = tuple(dict.fromkeys(both))  # what is shared counts once
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, eps=1e-5, fused=True)
+        self.optimizer = Adam(self.parameters, config.lr, eps=1e-5)
         self.updates = 0
 
     def act(self, obs: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from common.networks import mlp
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
@@ -57,8 +57,8 @@ class ActorCritic:
         init = generator(seed, "init")
         self.policy = Policy(spec, config.hidden, config.log_std, config.normalize_obs, init).to(device)
         self.value = mlp(spec.obs_dim, *config.hidden, 1, generator=init).to(device)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), config.lr, fused=True)
-        self.value_optimizer = torch.optim.Adam(self.value.parameters(), config.value_lr, fused=True)
+        self.optimizer = Adam(self.policy.parameters(), config.lr)
+        self.value_optimizer = Adam(self.value.parameters(), config.value_lr)
         self.updates = 0
 
     def act(self, obs: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from common.distributions import Categorical
 from common.envs import registry
 from common.networks import mlp
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.rollout import Collector
 from common.seeding import child_seed, generator
 from common.types import Rollout, require
@@ -75,7 +75,7 @@ def fit_critic(
 ) -> Callable[[Tensor], Tensor]:
     """Regression of target [B] on obs [B, D] and action [B] < outputs: [..., D] -> [..., outputs]."""
     net = mlp(obs.shape[-1], 64, 64, outputs, generator=g)
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3, fused=True)
+    optimizer = Adam(net.parameters(), 3e-3)
     mean, std = target.mean(), target.std(correction=0) + 1e-8
     for _ in range(FIT_STEPS):
         i = torch.randint(len(obs), (512,), generator=g)

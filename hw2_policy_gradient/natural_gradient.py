@@ -19,7 +19,7 @@ from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from common.networks import mlp
 from common.normalizer import RewardScaler
-from common.optim import conjugate_gradient
+from common.optim import Adam, conjugate_gradient
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
@@ -151,7 +151,7 @@ class NaturalGradient:
         self.policy = Policy(spec, config.hidden, config.log_std, config.normalize_obs, init).to(device)
         self.value = mlp(spec.obs_dim, *config.hidden, 1, generator=init).to(device)
         self.scale_reward = RewardScaler(spec.num_envs, config.gamma).to(device)
-        self.value_optimizer = torch.optim.Adam(self.value.parameters(), config.value_lr, fused=True)
+        self.value_optimizer = Adam(self.value.parameters(), config.value_lr)
         self.updates = 0
 
     def act(self, obs: np.ndarray) -> np.ndarray:

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 
 from common.distributions import Categorical, DiagonalGaussian
 from common.networks import mlp
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.replay import Batch, Replay, transitions
 from common.schedules import Linear
 from common.seeding import generator
@@ -120,8 +120,8 @@ class OffPolicyActorCritic:
         self.q = QNetwork(spec, config.hidden, config.critics, init).to(device)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
         self.replay = Replay(config.capacity, spec, device)
-        self.optimizer = torch.optim.Adam(self.policy.parameters(), config.lr, fused=True)
-        self.q_optimizer = torch.optim.Adam(self.q.parameters(), config.q_lr, fused=True)
+        self.optimizer = Adam(self.policy.parameters(), config.lr)
+        self.q_optimizer = Adam(self.q.parameters(), config.q_lr)
         self.updates = 0
 
     def act(self, obs: np.ndarray) -> np.ndarray:

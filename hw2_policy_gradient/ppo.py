@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from common.networks import mlp
 from common.normalizer import RewardScaler
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
@@ -71,7 +71,7 @@ class PPO:
         self.value = mlp(spec.obs_dim, *config.hidden, 1, generator=init).to(device)
         self.scale_reward = RewardScaler(spec.num_envs, config.gamma).to(device)
         self.parameters = (*self.policy.parameters(), *self.value.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, eps=1e-5, fused=True)
+        self.optimizer = Adam(self.parameters, config.lr, eps=1e-5)
         self.updates = 0
 
     def act(self, obs: np.ndarray) -> np.ndarray:

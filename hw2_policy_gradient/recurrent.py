@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from common.networks import GRU, mlp
 from common.normalizer import ObsNormalizer, RewardScaler
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
@@ -123,7 +123,7 @@ class RecurrentPPO:
         self.scale_reward = RewardScaler(spec.num_envs, c.gamma).to(device)
         self.act, self.explore = Actor(self.policy), Actor(self.policy, self.generator)
         self.parameters = (*self.policy.parameters(), *self.value.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, c.lr, eps=1e-5, fused=True)
+        self.optimizer = Adam(self.parameters, c.lr, eps=1e-5)
         self.updates = 0
 
     def update(self, rollout: Rollout) -> Metrics:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from common.ensemble import EnsembleMLP
-from common.optim import descend, polyak
+from common.optim import Adam, descend, polyak
 from common.replay import Batch
 from common.seeding import generator
 from common.stochastic_search import cem, cma_es, random_shooting
@@ -115,7 +115,7 @@ class CEMQ:
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.parameters = tuple(self.critic.parameters())
         self.target_parameters = tuple(self.critic_target.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, fused=True)
+        self.optimizer = Adam(self.parameters, config.lr)
 
     def act(self, obs: np.ndarray) -> np.ndarray:
         return self._search(obs, self.act_generator)

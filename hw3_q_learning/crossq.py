@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.ensemble import EnsembleLinear
+from common.optim import Adam
 from common.replay import Batch
 from common.seeding import generator
 from common.types import EnvSpec, require_at_least, require_unit
@@ -129,9 +130,9 @@ class CrossQ(SAC):
         self.critic_parameters = tuple(self.critic.parameters())
         learned = tuple(self.temperature.parameters()) if config.learn_alpha else ()
         self.actor_parameters = (*self.actor.parameters(), *learned)
-        adam = {"lr": config.lr, "betas": (config.beta1, 0.999), "fused": True}
-        self.critic_optimizer = torch.optim.Adam(self.critic_parameters, **adam)
-        self.actor_optimizer = torch.optim.Adam(self.actor_parameters, **adam)
+        adam = {"lr": config.lr, "betas": (config.beta1, 0.999)}
+        self.critic_optimizer = Adam(self.critic_parameters, **adam)
+        self.actor_optimizer = Adam(self.actor_parameters, **adam)
         self.updates = 0
 
     def update(self, batch: Batch) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from common.ensemble import EnsembleMLP
 from common.networks import mlp
-from common.optim import descend, polyak
+from common.optim import Adam, descend, polyak
 from common.replay import Batch
 from common.seeding import generator
 from common.types import EnvSpec, require_at_least, require_positive, require_unit
@@ -79,8 +79,8 @@ class DDPG:
         self.critic_parameters = tuple(self.critic.parameters())
         self.parameters = self.actor_parameters + self.critic_parameters
         self.target_parameters = (*self.actor_target.parameters(), *self.critic_target.parameters())
-        self.actor_optimizer = torch.optim.Adam(self.actor_parameters, config.lr, fused=True)
-        self.critic_optimizer = torch.optim.Adam(self.critic_parameters, config.lr, fused=True)
+        self.actor_optimizer = Adam(self.actor_parameters, config.lr)
+        self.critic_optimizer = Adam(self.critic_parameters, config.lr)
         self.updates = 0
 
     @torch.inference_mode()

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from common.optim import gradient_step, polyak
+from common.optim import Adam, gradient_step, polyak
 from common.replay import Batch
 from common.schedules import Linear
 from common.seeding import generator
@@ -80,7 +80,7 @@ class DQN:
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
         self.parameters = tuple(self.q.parameters())
         self.target_parameters = tuple(self.q_target.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, fused=True)
+        self.optimizer = Adam(self.parameters, config.lr)
         self.updates = 0
 
     def network(self, spec: EnvSpec, init: torch.Generator) -> QNetwork:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from common.networks import mlp
-from common.optim import descend, polyak
+from common.optim import Adam, descend, polyak
 from common.replay import Batch
 from common.seeding import generator
 from common.types import EnvSpec, require_at_least, require_positive, require_unit
@@ -74,7 +74,7 @@ class NAF:
         self.v_parameters, self.target_parameters = (
             tuple(net.parameters()) for net in (self.net.v, self.v_target)
         )
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, fused=True)
+        self.optimizer = Adam(self.parameters, config.lr)
 
     @torch.inference_mode()
     def act(self, obs: np.ndarray) -> np.ndarray:

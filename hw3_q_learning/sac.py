@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from common.distributions import squashed_gaussian
 from common.ensemble import EnsembleMLP
 from common.networks import mlp
-from common.optim import descend, polyak
+from common.optim import Adam, descend, polyak
 from common.replay import Batch
 from common.seeding import generator
 from common.types import EnvSpec, require, require_at_least, require_positive, require_unit
@@ -93,8 +93,8 @@ class SAC:
         self.target_parameters = tuple(self.critic_target.parameters())
         learned = tuple(self.temperature.parameters()) if config.learn_alpha else ()
         self.actor_parameters = (*self.actor.parameters(), *learned)
-        self.critic_optimizer = torch.optim.Adam(self.critic_parameters, config.lr, fused=True)
-        self.actor_optimizer = torch.optim.Adam(self.actor_parameters, config.lr, fused=True)
+        self.critic_optimizer = Adam(self.critic_parameters, config.lr)
+        self.actor_optimizer = Adam(self.actor_parameters, config.lr)
         self.updates = 0
 
     @torch.inference_mode()

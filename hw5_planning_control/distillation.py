@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.networks import mlp
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.types import require, require_at_least, require_positive
 
 
@@ -70,7 +70,7 @@ def distill(
     # A hard label has no temperature: what it would do to the loss is a factor of the learning rate.
     target, temperature = (hard_targets(soft), 1.0) if c.hard else (soft, c.temperature)
     student = mlp(x.shape[1], *c.hidden, soft.shape[1], generator=generator)
-    optimizer = torch.optim.Adam(student.parameters(), c.lr, fused=True)
+    optimizer = Adam(student.parameters(), c.lr)
     parameters = [*student.parameters()]
     for k in range(c.epochs):
         optimizer.param_groups[0]["lr"] = c.lr * (1 - k / c.epochs)

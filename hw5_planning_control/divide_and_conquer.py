@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from common.ensemble import EnsembleMLP
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.types import Metrics, require, require_at_least, require_positive, require_unit
 from hw5_planning_control.episodes import Arena, Baseline, Gaussian, Samples, advantages, collect
 
@@ -126,7 +126,7 @@ def distil(
     with torch.no_grad():
         target = local(obs).frozen()
     parameters = [*center.parameters()]
-    optimizer = torch.optim.Adam(parameters, config.distil_lr, fused=True)
+    optimizer = Adam(parameters, config.distil_lr)
     for s in range(config.distil_steps):
         optimizer.param_groups[0]["lr"] = config.distil_lr * (1 - s / config.distil_steps)
         b = torch.randint(obs.shape[1], (256,), generator=generator)
@@ -150,7 +150,7 @@ def train(
     c = config
     local = Policies(c.regions, len(center.shift), center.log_std.shape[-1], c, generator)
     local.become(center)
-    optimizer = torch.optim.Adam(local.parameters(), c.lr, fused=True)
+    optimizer = Adam(local.parameters(), c.lr)
     baseline = Baseline()
     for i in range(c.rounds):
         samples = collect(arena, local, divide(arena.starts(c.episodes), c.regions, c.axis), generator)

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from common.networks import mlp
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.types import require, require_at_least, require_positive
 from hw5_planning_control.ilqr import ILQRConfig, ilqr
 from hw5_planning_control.local_models import root
@@ -119,7 +119,7 @@ def guided_policy_search(
     parameters, is changed in place."""
     c, t = config, times(problem)
     require(problem.x0.ndim == 2, f"x0 must be [N, n], the starts, got {list(problem.x0.shape)}")
-    optimizer = torch.optim.Adam(policy.parameters(), c.lr, fused=True)
+    optimizer = Adam(policy.parameters(), c.lr)
     multiplier, rho, rounds = torch.zeros_like(plan.u), c.rho, []
     clone(problem, policy, plan, c, generator, optimizer)
     for _ in range(c.rounds):

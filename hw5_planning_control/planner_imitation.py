@@ -24,7 +24,7 @@ from torch.nn.functional import cross_entropy, mse_loss
 
 from common.envs.registry import step_envs
 from common.networks import mlp
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.types import EnvSpec, Metrics, require_at_least, require_positive
 
 Policy = Callable[[np.ndarray], np.ndarray]  # observations [N, D] -> actions [N], or controls [N, K]
@@ -49,7 +49,7 @@ class Student:
         sizes = (spec.obs_dim, config.hidden, config.hidden, spec.action_dim)
         self.network = mlp(*sizes, generator=generator, last_gain=0.01)
         self.parameters = list(self.network.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, config.lr, fused=True)
+        self.optimizer = Adam(self.parameters, config.lr)
 
     @torch.no_grad()
     def act(self, obs: np.ndarray) -> np.ndarray:

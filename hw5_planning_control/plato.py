@@ -20,7 +20,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from common.optim import gradient_step
+from common.optim import Adam, gradient_step
 from common.types import require, require_at_least, require_positive, require_unit
 from hw5_planning_control.ilqr import ILQRConfig, ilqr
 from hw5_planning_control.problem import TrajectoryProblem
@@ -161,7 +161,7 @@ def train(
 ) -> None:
     """The first round is the teacher's own; make_teacher() is one for a batch of episodes. The pupil, a
     network o [..., D] -> mu [..., m], is changed in place; on_round is told by which episodes."""
-    optimizer = torch.optim.Adam(pupil.parameters(), config.lr, fused=True)
+    optimizer = Adam(pupil.parameters(), config.lr)
     observations, labels = [], []
     for i in range(config.rounds):
         taught = play(arena, behaviour(make_teacher(), pupil, config, i, generator), generator)

@@ -1,12 +1,14 @@
 """Conjugate gradient against dense solvers; gradient steps that leave others alone."""
 
+import copy
 import math
 
 import pytest
 import torch
 
-from common.optim import conjugate_gradient, descend, polyak
+from common.optim import Adam, conjugate_gradient, descend, polyak
 from common.types import UsageError
+from tests.helpers import assert_same
 
 
 def positive_definite(size: int, generator: torch.Generator, dtype=torch.float64) -> torch.Tensor:
@@ -94,3 +96,26 @@ def test_polyak_average_by_hand():
     assert targets[0].tolist() == [1, 6]
     polyak(targets, sources, 1.0)
     assert torch.equal(targets[0], sources[0])
+
+
+def test_adam_takes_torchs_steps_bit_for_bit(generator):
+    """At a falling rate; no gradient reaches the bias at first; then each goes on from the other's state."""
+    ours, torchs = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+    torchs.load_state_dict(ours.state_dict())
+    options = {"betas": (0.5, 0.9), "eps": 1e-5}
+    mine = Adam(ours.parameters(), 0.1, **options)
+    theirs = torch.optim.Adam(torchs.parameters(), 0.1, **options, fused=True)
+    for k in range(20):
+        x = torch.randn(8, 3, generator=generator)
+        for net, optimizer in ((ours, mine), (torchs, theirs)):
+            optimizer.param_groups[0]["lr"] = 0.1 / (k + 1)
+            optimizer.zero_grad()
+            out = net(x) if k > 4 else x @ net.weight.T
+            out.square().sum().backward()
+            optimizer.step()
+        assert_same(ours.state_dict(), torchs.state_dict())
+        if k == 10:
+            states = copy.deepcopy(mine.state_dict()), copy.deepcopy(theirs.state_dict())
+            theirs.load_state_dict(states[0])
+            mine.load_state_dict(states[1])
+    assert_same(mine.state_dict()["state"], theirs.state_dict()["state"])
