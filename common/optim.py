@@ -74,8 +74,17 @@ def gradient_step(
     """
     optimizer.zero_grad()
     loss.backward()
-    norm = nn.utils.clip_grad_norm_(parameters, max_norm, foreach=True)
+    norm = clip_gradient(parameters, max_norm)
     optimizer.step()
+    return norm
+
+
+@torch.no_grad()
+def clip_gradient(parameters: Sequence[nn.Parameter], max_norm: float) -> Tensor:
+    """torch's clip_grad_norm_ bit for bit, without sorting by device: returns the norm before the cut."""
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
+    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp(max=1))
     return norm
 
 

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common.networks import mlp
-from common.optim import Adam
+from common.optim import Adam, clip_gradient
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, Metrics, Rollout, require, require_at_least, require_positive, require_unit
@@ -95,7 +95,7 @@ class A2C:
     def descend(self) -> Metrics:
         """One step of Adam down the gradient that the parameters hold, its norm cut to max_grad_norm."""
         self.optimizer.param_groups[0]["lr"] = self.lr(self.updates)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.max_grad_norm, foreach=True)
+        norm = clip_gradient(self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
         return {"grad/norm": norm.item()}

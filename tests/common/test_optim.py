@@ -6,7 +6,7 @@ import math
 import pytest
 import torch
 
-from common.optim import Adam, conjugate_gradient, descend, polyak
+from common.optim import Adam, clip_gradient, conjugate_gradient, descend, polyak
 from common.types import UsageError
 from tests.helpers import assert_same
 
@@ -119,3 +119,18 @@ def test_adam_takes_torchs_steps_bit_for_bit(generator):
             theirs.load_state_dict(states[0])
             mine.load_state_dict(states[1])
     assert_same(mine.state_dict()["state"], theirs.state_dict()["state"])
+
+
+@pytest.mark.parametrize("max_norm", [0.1, 1e6])
+def test_clipping_is_torchs_bit_for_bit(max_norm, generator):
+    """Cut and not cut; the third parameter has no gradient."""
+    ours, torchs = (
+        [torch.nn.Parameter(torch.zeros(size)) for size in ((3, 2), (4,), (5,))] for _ in range(2)
+    )
+    for a, b in zip(ours[:2], torchs, strict=False):
+        a.grad = torch.randn(a.shape, generator=generator)
+        b.grad = a.grad.clone()
+    norm = torch.nn.utils.clip_grad_norm_(torchs, max_norm, foreach=True)
+    assert torch.equal(clip_gradient(ours, max_norm), norm)
+    assert_same([p.grad for p in ours[:2]], [p.grad for p in torchs[:2]])
+    assert ours[2].grad is None
