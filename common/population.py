@@ -56,7 +56,7 @@ def play(search: Search, envs: gym.vector.VectorEnv, first: int, seed: int) -> E
         seen.append(obs)
         return policy(obs)
 
-    returns, length = first_episodes(act, envs, seed)
+    returns, length, _ = first_episodes(act, envs, seed)
     obs = np.stack(seen)[np.arange(len(seen))[:, None] < length].astype(np.float64)
     return Episodes(returns, len(obs), obs.mean(0), obs.var(0))
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from common.checkpoint import write_atomically
 from common.envs.registry import step_envs
-from common.types import EnvSpec, require
+from common.types import EnvSpec, begin, require
 
 FORMAT = 1
 DTYPES = {"obs": ("float32",), "action": ("float32", "int64"), "length": ("int64",)}
@@ -77,6 +77,14 @@ class Demonstrations:
         pairs = zip(vars(self).values(), vars(other).values(), strict=True)
         return Demonstrations(*(torch.cat(pair) for pair in pairs))
 
+    def chunked(self, size: int) -> Demonstrations:
+        """Each action with those that follow it, action [M, size K]; beyond the end the last goes on."""
+        ok = self.action.is_floating_point() and size >= 1
+        require(ok, f"chunks need continuous actions and a size of at least 1, got {size}")
+        ends = self.length.cumsum(0).repeat_interleave(self.length)[:, None]
+        rows = torch.minimum(torch.arange(len(self))[:, None] + torch.arange(size), ends - 1)  # [M, size]
+        return Demonstrations(self.obs, self.action[rows].flatten(1), self.length)
+
     def take(self, trajectories: Tensor) -> Demonstrations:
         """Those of the given numbers, in that order."""
         parts = self.obs.split(self.length.tolist()), self.action.split(self.length.tolist())
@@ -110,10 +118,13 @@ def collect(act: Act, expert: Act, envs: gym.vector.VectorEnv, steps: int, seed:
     obs, _ = envs.reset(seed=seed)
     seen, labels, begins, first = [], [], [], np.ones(envs.num_envs, bool)
     for _ in range(steps):
+        for player in {id(p): p for p in (act, expert)}.values():
+            begin(player, first)
         seen.append(obs)
         labels.append(expert(obs))
         begins.append(first)
-        obs, _, terminated, truncated, _ = step_envs(envs, act(obs))
+        action = labels[-1] if act is expert else act(obs)  # an expert may draw
+        obs, _, terminated, truncated, _ = step_envs(envs, action)
         first = terminated | truncated
     # time first -> one environment after the other; the first row of each begins a trajectory
     flat = [

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from common.envs import registry
+from common.envs import registry, two_way
 from common.envs.mujoco_dynamics import MujocoDynamics
 from common.evaluation import evaluate
 from common.seeding import child_seed
@@ -89,9 +90,16 @@ EXPERTS = {
 }
 
 
+# Experts by a rule, of what they see and a generator.
+RULES = {"course/TwoWay-v0": two_way.expert}
+KNOWN = (*EXPERTS, *RULES)
+
+
 def expert(env_id: str) -> Callable[[np.ndarray], np.ndarray]:
     """observations [N, D] -> K x in [-1, 1] [N, K], or of two actions the one on its side [N]"""
-    require(env_id in EXPERTS, f"env_id must have an expert, as {', '.join(EXPERTS)}, got {env_id!r}")
+    require(env_id in KNOWN, f"env_id must have an expert, as {', '.join(KNOWN)}, got {env_id!r}")
+    if env_id in RULES:
+        return partial(RULES[env_id], generator=np.random.default_rng(0))
     model, state, discrete = EXPERTS[env_id]
     A, B = model(env_id)
     K = regulator(A, B, np.eye(len(A)), np.eye(B.shape[1]))
@@ -106,7 +114,7 @@ def expert(env_id: str) -> Callable[[np.ndarray], np.ndarray]:
 def main() -> None:
     """Measure an expert, and record it."""
     parser = argparse.ArgumentParser(prog="python -m hw1_imitation.experts", description=main.__doc__)
-    parser.add_argument("env_id", nargs="?", choices=EXPERTS, default="InvertedDoublePendulum-v5")
+    parser.add_argument("env_id", nargs="?", choices=KNOWN, default="InvertedDoublePendulum-v5")
     parser.add_argument("--steps", type=int, default=1_000, help="recorded")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="file of demonstrations, .npz; a .json comes beside it")
@@ -121,7 +129,8 @@ def main() -> None:
         if args.out:
             envs = registry.make_envs(args.env_id, 1)
             data = collect(act, act, envs, args.steps, child_seed(args.seed, "demonstrations"))
-            origin = Origin(args.env_id, "LQR, Q = R = 1", args.seed, scores["return_mean"])
+            how = "a rule that draws" if args.env_id in RULES else "LQR, Q = R = 1"
+            origin = Origin(args.env_id, how, args.seed, scores["return_mean"])
             save(args.out, data, origin)
             print(f"{len(data)} steps in {len(data.length)} trajectories: {args.out}")
     except (ValueError, OSError) as error:

@@ -20,3 +20,4 @@ for name in ("DoubleIntegrator", "PendulumSwingUp", "CartPoleSwingUp", "AcrobotS
     )
 gym.register("course/CarForest-v0", entry_point="common.envs.car_forest:CarForestEnv", max_episode_steps=32)
 gym.register("course/Lob-v0", entry_point="common.envs.lob:LobEnv")
+gym.register("course/TwoWay-v0", entry_point="common.envs.two_way:TwoWayEnv", max_episode_steps=60)
