@@ -23,15 +23,14 @@ from common.distributions import Categorical, DiagonalGaussian
 from common.networks import mlp
 from common.normalizer import ObsNormalizer
 from common.optim import Adam, gradient_step
-from common.seeding import child_seed
+from common.seeding import generator
 from common.types import EnvSpec, require, require_positive
 
 MIN_LOG_STD = -5.0  # an expert without noise would take it, and the likelihood, to infinity
 
 
 @dataclass(frozen=True)
-class BCConfig:
-    loss: Literal["squared", "gaussian"] = "squared"  # of continuous actions
+class NetworkConfig:
     hidden: tuple[int, ...] = (64, 64)  # units per layer; none is a linear policy
     lr: float = 3e-3  # step size of Adam at the start of each round, falling to zero at its end
     max_grad_norm: float = 10.0  # longer gradients are cut to this
@@ -40,6 +39,11 @@ class BCConfig:
         require_positive(self, "lr", "max_grad_norm")
         ok = all(1 <= units < 2**16 for units in self.hidden)
         require(ok, f"hidden must lie in [1, 65535], got {self.hidden}")
+
+
+@dataclass(frozen=True)
+class BCConfig(NetworkConfig):
+    loss: Literal["squared", "gaussian"] = "squared"  # of continuous actions
 
 
 def squared_error(mean: Tensor, action: Tensor) -> Tensor:
@@ -86,32 +90,30 @@ class Policy(nn.Module):
         return self.net(self.normalize(obs))
 
 
-class BehaviorCloning:
-    def __init__(self, spec: EnvSpec, config: BCConfig, device: torch.device, seed: int):
+class Imitator:
+    """A policy fitted to D by gradient steps on a loss. What it is and how it acts is up to its kind."""
+
+    def __init__(self, spec: EnvSpec, config: NetworkConfig, device: torch.device, seed: int):
         self.spec, self.config, self.device = spec, config, device
-        generator = torch.Generator().manual_seed(child_seed(seed, "policy"))
-        self.policy = Policy(spec, config.hidden, generator).to(device)
+        self.policy = self.network(generator(seed, "policy")).to(device)
         self.parameters = tuple(self.policy.parameters())
         self.optimizer = Adam(self.parameters, config.lr)
 
-    @torch.inference_mode()
+    def network(self, generator: torch.Generator) -> nn.Module:
+        """With an ObsNormalizer named `normalize`."""
+        raise NotImplementedError
+
+    def loss(self, obs: Tensor, action: Tensor) -> Tensor:
+        """Of a batch, [B, D] and [B] or [B, K]: a scalar."""
+        raise NotImplementedError
+
     def act(self, obs: np.ndarray) -> np.ndarray:
-        """The likeliest action: [N, D] -> [N] or [N, K]"""
-        out = self.policy(torch.as_tensor(obs, dtype=torch.float32, device=self.device))
-        return (out.argmax(-1) if self.spec.discrete else out).cpu().numpy()
+        """[N, D] -> [N] or [N, K]"""
+        raise NotImplementedError
 
     def observe(self, obs: Tensor) -> None:
         """Take [M, D] into the statistics that normalise observations."""
         self.policy.normalize.update(obs.to(self.device))
-
-    def loss(self, obs: Tensor, action: Tensor) -> Tensor:
-        """Of a batch, [B, D] and [B] or [B, K]: a scalar."""
-        out, action = self.policy(obs.to(self.device)), action.to(self.device)
-        if self.spec.discrete:
-            return categorical_nll(out, action)
-        if self.config.loss == "squared":
-            return squared_error(out, action)
-        return gaussian_nll(out, self.policy.log_std.clamp_min(MIN_LOG_STD), action)
 
     def update(self, obs: Tensor, action: Tensor, left: float = 1.0) -> dict[str, Tensor]:
         """One gradient step, with the share `left` of the learning rate."""
@@ -119,3 +121,22 @@ class BehaviorCloning:
         loss = self.loss(obs, action)
         norm = gradient_step(loss, self.optimizer, self.parameters, self.config.max_grad_norm)
         return {"loss/imitation": loss.detach(), "grad/norm": norm}
+
+
+class BehaviorCloning(Imitator):
+    def network(self, generator: torch.Generator) -> Policy:
+        return Policy(self.spec, self.config.hidden, generator)
+
+    @torch.inference_mode()
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        """The likeliest action."""
+        out = self.policy(torch.as_tensor(obs, dtype=torch.float32, device=self.device))
+        return (out.argmax(-1) if self.spec.discrete else out).cpu().numpy()
+
+    def loss(self, obs: Tensor, action: Tensor) -> Tensor:
+        out, action = self.policy(obs.to(self.device)), action.to(self.device)
+        if self.spec.discrete:
+            return categorical_nll(out, action)
+        if self.config.loss == "squared":
+            return squared_error(out, action)
+        return gaussian_nll(out, self.policy.log_std.clamp_min(MIN_LOG_STD), action)

@@ -25,6 +25,18 @@ EXPERIMENTS = {
         {"gaussian": (*DAGGER, "--algo.loss", "gaussian")},
         FIVE,
     ),
+    # Two good ways, and a bad one between them; policy/left is the share that passed on the left.
+    "twoway": Experiment(
+        {
+            "squared error": ("bc-twoway",),
+            "mixture": ("mixture-twoway",),
+            "cvae": ("cvae-twoway",),
+            "autoregressive": ("autoregressive-twoway",),
+            "flow matching": ("flow-twoway",),
+        },
+        FIVE,
+        extra=("policy/left",),
+    ),
     "cartpole": Experiment({"dagger": ("dagger-cartpole",), "cloning": ("bc-cartpole",)}, FIVE),
 }
 

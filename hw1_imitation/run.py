@@ -15,22 +15,36 @@ from common.logger import RunLogger
 from common.seeding import child_seed, generator, seed_everything
 from common.session import conclude, resume_point
 from common.types import EnvSpec, require
+from hw1_imitation.autoregressive import Autoregressive, AutoregressiveConfig
 from hw1_imitation.behavior_cloning import BCConfig, BehaviorCloning
+from hw1_imitation.cvae import CVAE, CVAEConfig
 from hw1_imitation.dagger import DaggerConfig, ask
 from hw1_imitation.demonstrations import Act, Demonstrations, collect, load
-from hw1_imitation.experts import EXPERTS, expert
+from hw1_imitation.experts import KNOWN, expert
+from hw1_imitation.flow_matching import FlowConfig, FlowMatching
+from hw1_imitation.mixture_density import MixtureConfig, MixtureDensity
 from hw1_imitation.picture import draw
 from hw1_imitation.trainer import TrainConfig, train
 
 HOMEWORK = "hw1_imitation"
+AGENTS = {
+    BCConfig: BehaviorCloning,
+    DaggerConfig: BehaviorCloning,
+    MixtureConfig: MixtureDensity,
+    CVAEConfig: CVAE,
+    AutoregressiveConfig: Autoregressive,
+    FlowConfig: FlowMatching,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: DaggerConfig | BCConfig  # settings of the policy
+    # settings of the policy
+    algo: DaggerConfig | BCConfig | MixtureConfig | CVAEConfig | AutoregressiveConfig | FlowConfig
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
+TWO_WAY = TrainConfig(total_steps=6_000, round_steps=1_000, demonstrations=10_000, eval_episodes=100)
 PRESETS = {
     config.preset: config
     for config in (
@@ -45,6 +59,22 @@ PRESETS = {
         RunConfig(preset="bc-invertedpendulum", env_id="InvertedPendulum-v5", algo=BCConfig()),
         RunConfig(preset="dagger-cartpole", env_id="CartPole-v1", algo=DaggerConfig()),
         RunConfig(preset="bc-cartpole", env_id="CartPole-v1", algo=BCConfig()),
+        # The expert passes a tree now on this side, now on that.
+        RunConfig(preset="bc-twoway", env_id="course/TwoWay-v0", algo=BCConfig(), train=TWO_WAY),
+        RunConfig(preset="mixture-twoway", env_id="course/TwoWay-v0", algo=MixtureConfig(), train=TWO_WAY),
+        RunConfig(preset="cvae-twoway", env_id="course/TwoWay-v0", algo=CVAEConfig(), train=TWO_WAY),
+        RunConfig(
+            preset="autoregressive-twoway",
+            env_id="course/TwoWay-v0",
+            algo=AutoregressiveConfig(),
+            train=TWO_WAY,
+        ),
+        RunConfig(
+            preset="flow-twoway",
+            env_id="course/TwoWay-v0",
+            algo=FlowConfig(hidden=(128, 128)),
+            train=TWO_WAY,
+        ),
     )
 }
 
@@ -69,11 +99,14 @@ def run(config: RunConfig) -> str:
     eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)
     spec, seed = registry.spec(envs), config.seed
     asks = isinstance(config.algo, DaggerConfig)
-    teacher = expert(config.env_id) if asks or not config.train.data or config.env_id in EXPERTS else None
+    teacher = expert(config.env_id) if asks or not config.train.data or config.env_id in KNOWN else None
     first = first_demonstrations(config, spec, teacher)
+    if isinstance(config.algo, FlowConfig):
+        first = first.chunked(config.algo.chunk)
     data, validation = first.split(config.train.validation, generator(seed, "split"))
-    learner = BehaviorCloning(spec, config.algo, torch_device, seed)
-    clone = (BehaviorCloning(spec, config.algo, torch_device, seed), data) if config.train.compare else None
+    kind = AGENTS[type(config.algo)]
+    learner = kind(spec, config.algo, torch_device, seed)
+    clone = (kind(spec, config.algo, torch_device, seed), data) if config.train.compare else None
     start = resume_point(config, torch_device)
     if "learner" in start:
         checkpoint.restore(learner, start["learner"])

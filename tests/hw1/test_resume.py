@@ -7,8 +7,12 @@ import torch
 
 from hw1_imitation import run as module
 from hw1_imitation import trainer
+from hw1_imitation.autoregressive import AutoregressiveConfig
 from hw1_imitation.behavior_cloning import BCConfig
+from hw1_imitation.cvae import CVAEConfig
 from hw1_imitation.dagger import DaggerConfig
+from hw1_imitation.flow_matching import FlowConfig
+from hw1_imitation.mixture_density import MixtureConfig
 from hw1_imitation.run import RunConfig, run
 from hw1_imitation.trainer import TrainConfig
 from tests import helpers
@@ -21,6 +25,10 @@ CASES = {
     "dagger": (
         DaggerConfig(hidden=(8,), labels=30, beta=0.5), dataclasses.replace(TRAIN, compare=True),
     ),
+    "mixture": (MixtureConfig(hidden=(8,)), TRAIN),
+    "cvae": (CVAEConfig(hidden=(8,)), TRAIN),
+    "autoregressive": (AutoregressiveConfig(hidden=(8,)), TRAIN),
+    "flow": (FlowConfig(hidden=(8,)), TRAIN),
 }  # fmt: skip
 
 

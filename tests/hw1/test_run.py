@@ -12,7 +12,7 @@ from tests.helpers import Counter, assert_complete, assert_refused, rows, run_di
 
 TINY = [
     "--train.total-steps", 20, "--train.round-steps", 10, "--train.batch-size", 8, "--train.eval-episodes", 1,
-    "--algo.hidden", 8,
+    "--train.demonstrations", 30, "--algo.hidden", 8,
 ]  # fmt: skip
 DEFAULT = "dagger-inverteddoublependulum"
 
