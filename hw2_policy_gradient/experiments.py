@@ -80,7 +80,6 @@ EXPERIMENTS = {
         {
             "ppo": ("ppo-swimmer",),
             "gamma 0.99": ("ppo-swimmer", "--algo.gamma", "0.99"),
-            "es": ("es-swimmer",),
             "cma-es": ("cma-es-swimmer",),
         }
     ),

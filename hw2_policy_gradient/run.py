@@ -119,14 +119,6 @@ PRESETS = {
             train=EvolutionTrainConfig(),
         ),
         RunConfig(
-            preset="es-swimmer",
-            env_id="Swimmer-v5",
-            algo=EvolutionConfig(population=4, sigma=0.02, lr=8e-4, fitness="returns"),
-            train=EvolutionTrainConfig(
-                total_steps=500_000, num_envs=4, eval_every=25_000, eval_episodes=10, save_every=100_000
-            ),
-        ),
-        RunConfig(
             preset="cma-es-swimmer",
             env_id="Swimmer-v5",
             algo=CMAESConfig(population=12, sigma=1.0, normalize_obs=True),
