@@ -85,6 +85,13 @@ class Demonstrations:
         rows = torch.minimum(torch.arange(len(self))[:, None] + torch.arange(size), ends - 1)  # [M, size]
         return Demonstrations(self.obs, self.action[rows].flatten(1), self.length)
 
+    def with_history(self, size: int) -> Demonstrations:
+        """The last `size` observations, oldest first, obs [M, size D]; at the start the first one again."""
+        require(size >= 1, f"a history must have a size of at least 1, got {size}")
+        begins = (self.length.cumsum(0) - self.length).repeat_interleave(self.length)[:, None]
+        rows = torch.maximum(torch.arange(len(self))[:, None] + torch.arange(1 - size, 1), begins)
+        return Demonstrations(self.obs[rows].flatten(1), self.action, self.length)
+
     def take(self, trajectories: Tensor) -> Demonstrations:
         """Those of the given numbers, in that order."""
         parts = self.obs.split(self.length.tolist()), self.action.split(self.length.tolist())

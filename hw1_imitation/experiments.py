@@ -25,6 +25,15 @@ EXPERIMENTS = {
         {"gaussian": (*DAGGER, "--algo.loss", "gaussian")},
         FIVE,
     ),
+    # An expert that remembers, and pupils that do or do not.
+    "memory": Experiment(
+        {
+            "one observation": ("bc-cartpolenovelocity",),
+            "history": ("history-cartpolenovelocity",),
+            "GRU": ("recurrent-cartpolenovelocity",),
+        },
+        FIVE,
+    ),
     # Two good ways, and a bad one between them; policy/left is the share that passed on the left.
     "twoway": Experiment(
         {

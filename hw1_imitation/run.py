@@ -24,6 +24,7 @@ from hw1_imitation.experts import KNOWN, expert
 from hw1_imitation.flow_matching import FlowConfig, FlowMatching
 from hw1_imitation.mixture_density import MixtureConfig, MixtureDensity
 from hw1_imitation.picture import draw
+from hw1_imitation.recurrent import HistoryCloning, HistoryConfig, RecurrentCloning, RecurrentConfig
 from hw1_imitation.trainer import TrainConfig, train
 
 HOMEWORK = "hw1_imitation"
@@ -34,17 +35,30 @@ AGENTS = {
     CVAEConfig: CVAE,
     AutoregressiveConfig: Autoregressive,
     FlowConfig: FlowMatching,
+    HistoryConfig: HistoryCloning,
+    RecurrentConfig: RecurrentCloning,
 }
+Algo = (
+    DaggerConfig
+    | BCConfig
+    | MixtureConfig
+    | CVAEConfig
+    | AutoregressiveConfig
+    | FlowConfig
+    | HistoryConfig
+    | RecurrentConfig
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    # settings of the policy
-    algo: DaggerConfig | BCConfig | MixtureConfig | CVAEConfig | AutoregressiveConfig | FlowConfig
+    algo: Algo  # settings of the policy
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
 TWO_WAY = TrainConfig(total_steps=6_000, round_steps=1_000, demonstrations=10_000, eval_episodes=100)
+BLIND = "course/CartPoleNoVelocity-v0"
+LONG = TrainConfig(demonstrations=10_000, eval_episodes=10)
 PRESETS = {
     config.preset: config
     for config in (
@@ -59,6 +73,10 @@ PRESETS = {
         RunConfig(preset="bc-invertedpendulum", env_id="InvertedPendulum-v5", algo=BCConfig()),
         RunConfig(preset="dagger-cartpole", env_id="CartPole-v1", algo=DaggerConfig()),
         RunConfig(preset="bc-cartpole", env_id="CartPole-v1", algo=BCConfig()),
+        # The expert sees no velocities and takes differences.
+        RunConfig(preset="bc-cartpolenovelocity", env_id=BLIND, algo=BCConfig(), train=LONG),
+        RunConfig(preset="history-cartpolenovelocity", env_id=BLIND, algo=HistoryConfig(), train=LONG),
+        RunConfig(preset="recurrent-cartpolenovelocity", env_id=BLIND, algo=RecurrentConfig(), train=LONG),
         # The expert passes a tree now on this side, now on that.
         RunConfig(preset="bc-twoway", env_id="course/TwoWay-v0", algo=BCConfig(), train=TWO_WAY),
         RunConfig(preset="mixture-twoway", env_id="course/TwoWay-v0", algo=MixtureConfig(), train=TWO_WAY),
@@ -101,8 +119,11 @@ def run(config: RunConfig) -> str:
     asks = isinstance(config.algo, DaggerConfig)
     teacher = expert(config.env_id) if asks or not config.train.data or config.env_id in KNOWN else None
     first = first_demonstrations(config, spec, teacher)
-    if isinstance(config.algo, FlowConfig):
-        first = first.chunked(config.algo.chunk)
+    match config.algo:
+        case FlowConfig():
+            first = first.chunked(config.algo.chunk)
+        case HistoryConfig() | RecurrentConfig():
+            first = first.with_history(config.algo.window)
     data, validation = first.split(config.train.validation, generator(seed, "split"))
     kind = AGENTS[type(config.algo)]
     learner = kind(spec, config.algo, torch_device, seed)

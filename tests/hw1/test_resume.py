@@ -13,6 +13,7 @@ from hw1_imitation.cvae import CVAEConfig
 from hw1_imitation.dagger import DaggerConfig
 from hw1_imitation.flow_matching import FlowConfig
 from hw1_imitation.mixture_density import MixtureConfig
+from hw1_imitation.recurrent import HistoryConfig, RecurrentConfig
 from hw1_imitation.run import RunConfig, run
 from hw1_imitation.trainer import TrainConfig
 from tests import helpers
@@ -29,6 +30,8 @@ CASES = {
     "cvae": (CVAEConfig(hidden=(8,)), TRAIN),
     "autoregressive": (AutoregressiveConfig(hidden=(8,)), TRAIN),
     "flow": (FlowConfig(hidden=(8,)), TRAIN),
+    "history": (HistoryConfig(hidden=(8,)), TRAIN),
+    "recurrent": (RecurrentConfig(units=8), TRAIN),
 }  # fmt: skip
 
 
