@@ -169,7 +169,7 @@ PRESETS = {
             env_id="course/PendulumSwingUp-v0",
             algo=RemapConfig(
                 teacher=GPSConfig(rounds=12),
-                pupil=PlatoConfig(plays="dagger", rounds=12, learning_steps=300, lr=2e-3, beta=0.6),
+                pupil=PlatoConfig(plays="dagger", rounds=12, learning_steps=1_000, lr=2e-3, beta=0.6),
             ),
             train=TeachConfig(),
         ),
