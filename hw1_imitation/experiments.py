@@ -34,6 +34,15 @@ EXPERIMENTS = {
         },
         FIVE,
     ),
+    # As many steps of the expert in all three.
+    "corrections": Experiment(
+        {
+            "cloning": ("bc-lanekeeping",),
+            "noise injection": ("noise-lanekeeping",),
+            "three cameras": ("cameras-lanekeeping",),
+        },
+        FIVE,
+    ),
     # Two good ways, and a bad one between them; policy/left is the share that passed on the left.
     "twoway": Experiment(
         {

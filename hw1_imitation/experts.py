@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from common.envs import registry, two_way
+from common.envs import lane_keeping, registry, two_way
 from common.envs.mujoco_dynamics import MujocoDynamics
 from common.evaluation import evaluate
 from common.seeding import child_seed
@@ -113,7 +113,9 @@ class Differences:
 RULES = {"course/TwoWay-v0": two_way.expert}
 # Experts of another environment that see positions only, and its time step in s.
 BLIND = {"course/CartPoleNoVelocity-v0": ("CartPole-v1", 0.02)}
-KNOWN = (*EXPERTS, *RULES, *BLIND)
+# Experts by a rule that needs nothing but what they see.
+PLAIN = {"course/LaneKeeping-v0": lane_keeping.expert}
+KNOWN = (*EXPERTS, *RULES, *BLIND, *PLAIN)
 
 
 def expert(env_id: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -121,6 +123,8 @@ def expert(env_id: str) -> Callable[[np.ndarray], np.ndarray]:
     require(env_id in KNOWN, f"env_id must have an expert, as {', '.join(KNOWN)}, got {env_id!r}")
     if env_id in RULES:
         return partial(RULES[env_id], generator=np.random.default_rng(0))
+    if env_id in PLAIN:
+        return PLAIN[env_id]
     if env_id in BLIND:
         seeing, dt = BLIND[env_id]
         return Differences(expert(seeing), dt)
@@ -153,7 +157,7 @@ def main() -> None:
         if args.out:
             envs = registry.make_envs(args.env_id, 1)
             data = collect(act, act, envs, args.steps, child_seed(args.seed, "demonstrations"))
-            how = "a rule that draws" if args.env_id in RULES else "LQR, Q = R = 1"
+            how = "a rule" if args.env_id in (*RULES, *PLAIN) else "LQR, Q = R = 1"
             origin = Origin(args.env_id, how, args.seed, scores["return_mean"])
             save(args.out, data, origin)
             print(f"{len(data)} steps in {len(data.length)} trajectories: {args.out}")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+
 from common import checkpoint, cli, device
 from common.envs import registry
+from common.envs.lane_keeping import steer_back
 from common.evaluation import evaluate
 from common.logger import RunLogger
 from common.seeding import child_seed, generator, seed_everything
@@ -17,6 +20,7 @@ from common.session import conclude, resume_point
 from common.types import EnvSpec, require
 from hw1_imitation.autoregressive import Autoregressive, AutoregressiveConfig
 from hw1_imitation.behavior_cloning import BCConfig, BehaviorCloning
+from hw1_imitation.corrective_data import Shaken, three_cameras
 from hw1_imitation.cvae import CVAE, CVAEConfig
 from hw1_imitation.dagger import DaggerConfig, ask
 from hw1_imitation.demonstrations import Act, Demonstrations, collect, load
@@ -57,7 +61,8 @@ class RunConfig(cli.RunOptions):
 
 
 TWO_WAY = TrainConfig(total_steps=6_000, round_steps=1_000, demonstrations=10_000, eval_episodes=100)
-BLIND = "course/CartPoleNoVelocity-v0"
+BLIND, LANE = "course/CartPoleNoVelocity-v0", "course/LaneKeeping-v0"
+DRIVE = TrainConfig(total_steps=1_500, demonstrations=200, eval_episodes=10)
 LONG = TrainConfig(demonstrations=10_000, eval_episodes=10)
 PRESETS = {
     config.preset: config
@@ -77,6 +82,12 @@ PRESETS = {
         RunConfig(preset="bc-cartpolenovelocity", env_id=BLIND, algo=BCConfig(), train=LONG),
         RunConfig(preset="history-cartpolenovelocity", env_id=BLIND, algo=HistoryConfig(), train=LONG),
         RunConfig(preset="recurrent-cartpolenovelocity", env_id=BLIND, algo=RecurrentConfig(), train=LONG),
+        # The expert stays in the middle of its lane and never shows how to come back to it.
+        RunConfig(preset="bc-lanekeeping", env_id=LANE, algo=BCConfig(), train=DRIVE),
+        RunConfig(preset="noise-lanekeeping", env_id=LANE, algo=BCConfig(), train=replace(DRIVE, noise=0.3)),
+        RunConfig(
+            preset="cameras-lanekeeping", env_id=LANE, algo=BCConfig(), train=replace(DRIVE, cameras=0.4)
+        ),
         # The expert passes a tree now on this side, now on that.
         RunConfig(preset="bc-twoway", env_id="course/TwoWay-v0", algo=BCConfig(), train=TWO_WAY),
         RunConfig(preset="mixture-twoway", env_id="course/TwoWay-v0", algo=MixtureConfig(), train=TWO_WAY),
@@ -99,10 +110,18 @@ PRESETS = {
 
 def first_demonstrations(config: RunConfig, spec: EnvSpec, teacher: Act | None) -> Demonstrations:
     """From the file, or of the expert."""
-    if not config.train.data:
+    train, seed = config.train, child_seed(config.seed, "demonstrations")
+    if not train.data:
         envs = registry.make_envs(config.env_id, 1)
-        steps, seed = config.train.demonstrations, child_seed(config.seed, "demonstrations")
-        return collect(teacher, teacher, envs, steps, seed)
+        if train.cameras:
+            ok = config.env_id == LANE
+            require(ok, f"cameras must be 0 where there is no camera, as in {config.env_id}")
+            return three_cameras(teacher, envs, train.demonstrations, train.cameras, steer_back, seed)
+        if train.noise:
+            require(not spec.discrete, "noise must be 0 where actions are discrete")
+            shaken = Shaken(teacher, train.noise, np.random.default_rng(child_seed(config.seed, "noise")))
+            return collect(shaken, teacher, envs, train.demonstrations, seed)
+        return collect(teacher, teacher, envs, train.demonstrations, seed)
     data, origin = load(Path(config.train.data))
     ok = origin.env_id == config.env_id
     require(ok, f"data must be of {config.env_id}, got {config.train.data} of {origin.env_id!r}")

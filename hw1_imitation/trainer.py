@@ -25,6 +25,8 @@ class TrainConfig:
     batch_size: int = 128  # pairs per gradient step
     demonstrations: int = 30  # steps of the expert to begin with
     data: str = ""  # file of demonstrations (.npz) to begin with instead
+    noise: float = 0.0  # deviation of what shakes the expert's hand while it demonstrates
+    cameras: float = 0.0  # m to the left and the right, where two more cameras look on (lane keeping)
     validation: float = 0.0  # share of the first trajectories that is kept out to measure the loss
     compare: bool = False  # train a clone beside it, of the first demonstrations only
     eval_episodes: int = 3  # whole episodes per evaluation
@@ -34,6 +36,9 @@ class TrainConfig:
             self, 1, "total_steps", "round_steps", "batch_size", "demonstrations", "eval_episodes"
         )
         require(self.eval_episodes < 2**16, f"eval_episodes must be below 65536, got {self.eval_episodes}")
+        for name in ("noise", "cameras"):
+            value = getattr(self, name)
+            require(0 <= value < 2**16, f"{name} must lie in [0, 65536), got {value}")
         require(0 <= self.validation < 1, f"validation must lie in [0, 1), got {self.validation}")
 
     @property

@@ -21,3 +21,6 @@ for name in ("DoubleIntegrator", "PendulumSwingUp", "CartPoleSwingUp", "AcrobotS
 gym.register("course/CarForest-v0", entry_point="common.envs.car_forest:CarForestEnv", max_episode_steps=32)
 gym.register("course/Lob-v0", entry_point="common.envs.lob:LobEnv")
 gym.register("course/TwoWay-v0", entry_point="common.envs.two_way:TwoWayEnv", max_episode_steps=60)
+gym.register(
+    "course/LaneKeeping-v0", entry_point="common.envs.lane_keeping:LaneKeepingEnv", max_episode_steps=400
+)

@@ -31,7 +31,8 @@ def test_a_run_leaves_everything_behind(preset, tmp_path, monkeypatch, capsys):
     directory = run_directory(tmp_path)
     assert_complete(directory, capsys)
     evals = [row for row in rows(directory) if row["split"] == "eval"]
-    assert [row["data/labels"] for row in evals] == ([30, 330] if "dagger" in preset else [30, 30])
+    first = 90 if "cameras" in preset else 30
+    assert [row["data/labels"] for row in evals] == ([30, 330] if "dagger" in preset else [first, first])
     assert ("policy/clone_return" in evals[0]) == (preset == DEFAULT)
 
 
@@ -56,6 +57,9 @@ def test_a_file_of_another_environment_is_refused(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
+        (["--train.cameras", "0.4"], "cameras must be 0 where there is no camera"),
+        (["bc-cartpole", "--train.noise", "0.1"], "noise must be 0 where actions are discrete"),
+        (["--train.noise", "nan"], "noise must lie in [0, 65536), got nan"),
         (["--env-id", "Hopper-v5"], "env_id must have an expert, as InvertedDoublePendulum-v5"),
         (
             ["bc-cartpole", "--env-id", "CartPol-v1"],
