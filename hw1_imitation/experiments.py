@@ -43,6 +43,8 @@ EXPERIMENTS = {
         },
         FIVE,
     ),
+    # Whatever was done leads somewhere; the first row is cloned from random actions alone.
+    "goals": Experiment({"gcsl": ("gcsl-pointmaze",)}, FIVE),
     # Two good ways, and a bad one between them; policy/left is the share that passed on the left.
     "twoway": Experiment(
         {

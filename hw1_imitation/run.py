@@ -26,12 +26,14 @@ from hw1_imitation.dagger import DaggerConfig, ask
 from hw1_imitation.demonstrations import Act, Demonstrations, collect, load
 from hw1_imitation.experts import KNOWN, expert
 from hw1_imitation.flow_matching import FlowConfig, FlowMatching
+from hw1_imitation.goal_conditioned import GoalCloning, GoalConfig, practise
 from hw1_imitation.mixture_density import MixtureConfig, MixtureDensity
 from hw1_imitation.picture import draw
 from hw1_imitation.recurrent import HistoryCloning, HistoryConfig, RecurrentCloning, RecurrentConfig
 from hw1_imitation.trainer import TrainConfig, train
 
 HOMEWORK = "hw1_imitation"
+PLAYERS = 10  # environments that goals are practised in
 AGENTS = {
     BCConfig: BehaviorCloning,
     DaggerConfig: BehaviorCloning,
@@ -41,6 +43,7 @@ AGENTS = {
     FlowConfig: FlowMatching,
     HistoryConfig: HistoryCloning,
     RecurrentConfig: RecurrentCloning,
+    GoalConfig: GoalCloning,
 }
 Algo = (
     DaggerConfig
@@ -51,6 +54,7 @@ Algo = (
     | FlowConfig
     | HistoryConfig
     | RecurrentConfig
+    | GoalConfig
 )
 
 
@@ -87,6 +91,13 @@ PRESETS = {
         RunConfig(preset="noise-lanekeeping", env_id=LANE, algo=BCConfig(), train=replace(DRIVE, noise=0.3)),
         RunConfig(
             preset="cameras-lanekeeping", env_id=LANE, algo=BCConfig(), train=replace(DRIVE, cameras=0.4)
+        ),
+        # No expert: what was played by chance is relabelled with where it led.
+        RunConfig(
+            preset="gcsl-pointmaze",
+            env_id="course/PointMaze-v0",
+            algo=GoalConfig(),
+            train=TrainConfig(total_steps=16_000, round_steps=2_000, batch_size=256, eval_episodes=100),
         ),
         # The expert passes a tree now on this side, now on that.
         RunConfig(preset="bc-twoway", env_id="course/TwoWay-v0", algo=BCConfig(), train=TWO_WAY),
@@ -135,17 +146,25 @@ def run(config: RunConfig) -> str:
     envs = registry.make_envs(config.env_id, 1)
     eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)
     spec, seed = registry.spec(envs), config.seed
-    asks = isinstance(config.algo, DaggerConfig)
-    teacher = expert(config.env_id) if asks or not config.train.data or config.env_id in KNOWN else None
-    first = first_demonstrations(config, spec, teacher)
+    asks, practises = (isinstance(config.algo, kind) for kind in (DaggerConfig, GoalConfig))
+    taught = not practises and (asks or not config.train.data or config.env_id in KNOWN)
+    teacher = expert(config.env_id) if taught else None
+    kind = AGENTS[type(config.algo)]
+    learner = kind(spec, config.algo, torch_device, seed)
+
+    def more(i: int) -> Demonstrations:
+        if practises:
+            field = registry.make_envs(config.env_id, PLAYERS)
+            return practise(learner.act, field, spec, config.algo, i, seed)
+        return ask(learner.act, teacher, envs, config.algo, i, seed)
+
+    first = more(0) if practises else first_demonstrations(config, spec, teacher)
     match config.algo:
         case FlowConfig():
             first = first.chunked(config.algo.chunk)
         case HistoryConfig() | RecurrentConfig():
             first = first.with_history(config.algo.window)
     data, validation = first.split(config.train.validation, generator(seed, "split"))
-    kind = AGENTS[type(config.algo)]
-    learner = kind(spec, config.algo, torch_device, seed)
     clone = (kind(spec, config.algo, torch_device, seed), data) if config.train.compare else None
     start = resume_point(config, torch_device)
     if "learner" in start:
@@ -154,12 +173,9 @@ def run(config: RunConfig) -> str:
         if clone:
             checkpoint.restore(clone[0], start["clone"])
 
-    def more(i: int) -> Demonstrations:
-        return ask(learner.act, teacher, envs, config.algo, i, seed)
-
     directory = cli.run_directory(config, HOMEWORK)
     logger = RunLogger(directory, config.train.total_steps, start["step"], start["wall_s"])
-    status, train_args = "failed", (data, validation, more if asks else None, clone)
+    status, train_args = "failed", (data, validation, more if asks or practises else None, clone)
     try:
         status = train(learner, *train_args, eval_envs, logger, config.train, seed, start["step"])
     finally:

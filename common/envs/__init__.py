@@ -24,3 +24,4 @@ gym.register("course/TwoWay-v0", entry_point="common.envs.two_way:TwoWayEnv", ma
 gym.register(
     "course/LaneKeeping-v0", entry_point="common.envs.lane_keeping:LaneKeepingEnv", max_episode_steps=400
 )
+gym.register("course/PointMaze-v0", entry_point="common.envs.point_maze:PointMazeEnv", max_episode_steps=80)

@@ -12,6 +12,7 @@ from hw1_imitation.behavior_cloning import BCConfig
 from hw1_imitation.cvae import CVAEConfig
 from hw1_imitation.dagger import DaggerConfig
 from hw1_imitation.flow_matching import FlowConfig
+from hw1_imitation.goal_conditioned import GoalConfig
 from hw1_imitation.mixture_density import MixtureConfig
 from hw1_imitation.recurrent import HistoryConfig, RecurrentConfig
 from hw1_imitation.run import RunConfig, run
@@ -30,6 +31,7 @@ CASES = {
     "cvae": (CVAEConfig(hidden=(8,)), TRAIN),
     "autoregressive": (AutoregressiveConfig(hidden=(8,)), TRAIN),
     "flow": (FlowConfig(hidden=(8,)), TRAIN),
+    "goals": (GoalConfig(hidden=(8,), steps=40), TRAIN),
     "history": (HistoryConfig(hidden=(8,)), TRAIN),
     "recurrent": (RecurrentConfig(units=8), TRAIN),
 }  # fmt: skip
@@ -44,7 +46,7 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(name, tmp_path, mon
     """Killed in the third round, resumed from the second: same metrics, same last checkpoint."""
     monkeypatch.setattr(module, "conclude", lambda *args: None)
     algo, train = CASES[name]
-    env_id = "CartPole-v1" if name == "cloning" else "InvertedPendulum-v5"
+    env_id = {"cloning": "CartPole-v1", "goals": "course/PointMaze-v0"}.get(name, "InvertedPendulum-v5")
     preset = "bc-invertedpendulum" if name != "dagger" else "dagger-invertedpendulum"
     whole = RunConfig(preset=preset, env_id=env_id, algo=algo, train=train, out=tmp_path / "whole", seed=7)
     run(whole)
