@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -100,7 +100,7 @@ class RunConfig(cli.RunOptions):
         return self.env_id in TASKS and self.env_id.startswith("course/")
 
 
-PENDULUM = ControlConfig(horizon=30, replan_every=1)  # 50 episodes of 200 steps
+PENDULUM = ControlConfig(horizon=40, replan_every=1)  # 50 episodes of 200 steps
 PRESETS = {
     config.preset: config
     for config in (
@@ -143,15 +143,31 @@ PRESETS = {
             algo=LQRConfig(),
             train=ControlConfig(num_envs=40, noise=0.1),
         ),
-        RunConfig(preset="cem-pendulum", env_id="Pendulum-v1", algo=CEMConfig(), train=PENDULUM),
-        RunConfig(preset="mppi-pendulum", env_id="Pendulum-v1", algo=MPPIConfig(), train=PENDULUM),
+        # Swinging up is bang-bang: wide Gaussians, cut off at the limits, between knots close to each other.
+        RunConfig(
+            preset="cem-pendulum",
+            env_id="Pendulum-v1",
+            algo=CEMConfig(iterations=6, samples=200, elites=20, std=1.2, alpha=0.2, spacing=3),
+            train=PENDULUM,
+        ),
+        RunConfig(
+            preset="mppi-pendulum",
+            env_id="Pendulum-v1",
+            algo=MPPIConfig(iterations=4, samples=500, std=1.2, temperature=0.03, spacing=3),
+            train=PENDULUM,
+        ),
         RunConfig(
             preset="random-pendulum",
             env_id="Pendulum-v1",
-            algo=RandomConfig(samples=300),
+            algo=RandomConfig(samples=800),
             train=PENDULUM,
         ),
-        RunConfig(preset="cma-es-pendulum", env_id="Pendulum-v1", algo=CMAConfig(), train=PENDULUM),
+        RunConfig(
+            preset="cma-es-pendulum",
+            env_id="Pendulum-v1",
+            algo=CMAConfig(std=1.0, spacing=3),
+            train=replace(PENDULUM, replan_every=4),  # one episode after the other takes its time
+        ),
         RunConfig(
             preset="mppi-halfcheetah",
             env_id="HalfCheetah-v5",

@@ -82,7 +82,7 @@ def test_a_taught_policy_is_played_from_other_starts(tmp_path):
         (["mppi-pendulum", "--train.noise", "0.1"], "noise must be 0 in Pendulum-v1"),
         (
             ["cem-pendulum", "--train.replan-every", "99"],
-            "replan_every must lie in [1, horizon = 30], got 99",
+            "replan_every must lie in [1, horizon = 40], got 99",
         ),
         (["--resume", "nowhere"], "nowhere is not the directory of a run of this homework"),
     ],
