@@ -23,6 +23,7 @@ from hw5_planning_control.divide_and_conquer import DivideConfig
 from hw5_planning_control.driving import DriveConfig, drive
 from hw5_planning_control.gps import GPSConfig
 from hw5_planning_control.ilqr import ILQRConfig
+from hw5_planning_control.lqr_flm import FLMConfig
 from hw5_planning_control.planners import (
     LQRConfig,
     ddp_planner,
@@ -51,6 +52,13 @@ from hw5_planning_control.shooting import (
     mppi_planner,
     random_planner,
 )
+from hw5_planning_control.solving import (
+    CollocationConfig,
+    LearnConfig,
+    TrackConfig,
+    learn_from_samples,
+    solve_on_grids,
+)
 from hw5_planning_control.teaching import RemapConfig, TeachConfig, guide, remap
 from hw5_planning_control.trainer import (
     ControlConfig,
@@ -75,7 +83,9 @@ PLANNERS = {
 }
 COURSE = [env_id for env_id, task in TASKS.items() if isinstance(task, ControlTask)]
 TREES = ["course/Breakout-v0", "FrozenLake-v1"]
-LESSONS = {  # and where it can be taught
+LESSONS = {  # what is no planner, and where it can be run
+    CollocationConfig: (solve_on_grids, COURSE),
+    FLMConfig: (learn_from_samples, COURSE),
     GPSConfig: (guide, COURSE),
     RemapConfig: (remap, ["course/PendulumSwingUp-v0"]),
     PlatoConfig: (drive, ["course/CarForest-v0"]),
@@ -84,14 +94,25 @@ LESSONS = {  # and where it can be taught
     DivideConfig: (conquer, ["course/Lob-v0", *COURSE]),
 }
 
+Solving = CollocationConfig | FLMConfig
 Planning = LQRConfig | ILQRConfig | ShootingConfig | MCTSConfig
 Teaching = GPSConfig | RemapConfig | PlatoConfig | ImitateConfig | ManyLakesConfig | DivideConfig
-Loop = OptimizeConfig | ControlConfig | TeachConfig | DriveConfig | PupilConfig | ExamConfig | StartsConfig
+Loop = (
+    OptimizeConfig
+    | ControlConfig
+    | TrackConfig
+    | LearnConfig
+    | TeachConfig
+    | DriveConfig
+    | PupilConfig
+    | ExamConfig
+    | StartsConfig
+)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: Planning | Teaching  # settings of the planner, or of what it teaches
+    algo: Planning | Solving | Teaching  # settings of the planner or solver, or of what it teaches
     train: Loop = field(default_factory=OptimizeConfig)  # settings of the loop
 
     @property
@@ -136,6 +157,18 @@ PRESETS = {
             env_id="course/CartPoleSwingUp-v0",
             algo=ILQRConfig(iterations=60, tolerance=0.1),
             train=ControlConfig(total_steps=1_000, noise=0.005, replan_every=10),
+        ),
+        RunConfig(
+            preset="collocate-cartpole",
+            env_id="course/CartPoleSwingUp-v0",
+            algo=CollocationConfig(),
+            train=TrackConfig(),
+        ),
+        RunConfig(
+            preset="lqr-flm-pendulum",
+            env_id="course/PendulumSwingUp-v0",
+            algo=FLMConfig(rounds=20, epsilon=30.0),
+            train=LearnConfig(),
         ),
         RunConfig(
             preset="lqr-doubleintegrator",
