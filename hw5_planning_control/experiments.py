@@ -58,6 +58,8 @@ EXPERIMENTS = {
         seeds=(0, 1, 2, 3, 4),
     ),
     "pendulum": Experiment({"cem": ("cem-pendulum",), "mppi": ("mppi-pendulum",)}),
+    # The simulator is the model: contact is no obstacle to a search.
+    "mujoco": Experiment({"cem": ("cem-halfcheetah",)}),
 }
 
 if __name__ == "__main__":

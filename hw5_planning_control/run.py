@@ -202,10 +202,10 @@ PRESETS = {
             train=replace(PENDULUM, replan_every=4),  # one episode after the other takes its time
         ),
         RunConfig(
-            preset="mppi-halfcheetah",
+            preset="cem-halfcheetah",
             env_id="HalfCheetah-v5",
-            algo=MPPIConfig(samples=60, std=0.6, temperature=0.5, spacing=4),
-            train=ControlConfig(total_steps=1_000, num_envs=1, horizon=20, replan_every=2),
+            algo=CEMConfig(iterations=4, samples=60, elites=6, alpha=0.1, spacing=1),
+            train=ControlConfig(total_steps=1_000, num_envs=1, horizon=12, replan_every=1),
         ),
         RunConfig(
             preset="gps-pendulum",
