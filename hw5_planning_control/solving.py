@@ -87,11 +87,16 @@ def solve_on_grids(config: RunOptions, logger: RunLogger) -> tuple[Metrics, Act]
 
 
 def continuous(task: ControlTask) -> ContinuousProblem:
-    """The task in continuous time, without its limits: their barrier is slow, and most optima keep clear of
-    them. What it costs to miss the goal becomes a constraint."""
+    """The task in continuous time. What it costs to miss the goal becomes a constraint."""
     x0, goal = (torch.tensor(point, dtype=torch.float64) for point in (task.start, task.goal))
     return ContinuousProblem(
-        task.system.dynamics, lambda x, u: task.cost(x, u) / task.dt, x0, task.m, x_final=goal
+        task.system.dynamics,
+        lambda x, u: task.cost(x, u) / task.dt,
+        x0,
+        task.m,
+        x_final=goal,
+        u_low=task.u_low,
+        u_high=task.u_high,
     )
 
 

@@ -55,6 +55,7 @@ def test_the_continuous_task_costs_per_second_what_the_other_costs_per_step(gene
     problem = continuous(task)
     assert problem.cost(x, u).item() == pytest.approx(task.cost(x, u).item() / 0.04)
     assert problem.x_final.tolist() == [1, math.pi, 0, 0]
+    assert [limit.tolist() for limit in problem.limits()] == [[-20], [20]]
 
 
 def test_gains_along_rest_are_those_of_the_regulator():
