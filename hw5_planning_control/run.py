@@ -176,7 +176,7 @@ PRESETS = {
             algo=LQRConfig(),
             train=ControlConfig(num_envs=40, noise=0.1),
         ),
-        # Swinging up is bang-bang: wide Gaussians, cut off at the limits, between knots close to each other.
+        # Wide Gaussians, cut off at the limits, between knots close to each other.
         RunConfig(
             preset="cem-pendulum",
             env_id="Pendulum-v1",
