@@ -1,5 +1,6 @@
 """Taylor expansions of a problem along a trajectory, and derivatives of functions of one state, at N states
-at once: one vmap forward, then reverse mode.
+at once: by the function's program where it has one (hw5_planning_control.recorder), else by torch, one vmap
+forward, then reverse mode.
 
 Row i of a Jacobian is the gradient of output i. So every state is copied once per row, copy i answers for
 row i, and one backward pass through the sum of the answers gives all rows of all N; the same again for
@@ -12,12 +13,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from hw5_planning_control.problem import TrajectoryProblem, over_batch
+from hw5_planning_control.recorder import Recorded, played
 from hw5_planning_control.small_matrices import mv
+from hw5_planning_control.tape import Program
 
 Function = Callable[..., Tensor]
 
@@ -51,6 +55,8 @@ def expand(problem: TrajectoryProblem, x: Tensor, u: Tensor, second_order: bool 
     def final_cost(x: Tensor, no_control: Tensor, *args: Tensor) -> Tensor:
         return problem.final_cost(x, *args)
 
+    if isinstance(problem.final_cost, Recorded):
+        final_cost = problem.final_cost._replace(function=final_cost)
     batch = lead[:-1]
     last = [
         part.reshape(-1, *part.shape[len(batch) :])
@@ -63,15 +69,18 @@ def expand(problem: TrajectoryProblem, x: Tensor, u: Tensor, second_order: bool 
 
 def affine_scan(A: Tensor, b: Tensor) -> Tensor:
     """y_t = A_t y_{t-1} + b_t from y = 0: A [..., T, n, n], b [..., T, n] -> [..., T, n]; A_0 is not used."""
-    y = [b[..., 0, :]]
-    for A_t, b_t in zip(A.unbind(-3)[1:], b.unbind(-2)[1:], strict=True):
-        y.append(mv(A_t, y[-1]) + b_t)
-    return torch.stack(y, -2)
+    A, b = np.moveaxis(A.numpy(), -3, 0), np.moveaxis(b.numpy(), -2, 0)[..., None]
+    y = [b[0]]
+    for A_t, b_t in zip(A[1:], b[1:], strict=True):
+        y.append(A_t @ y[-1] + b_t)
+    return torch.from_numpy(np.stack(y, -3)[..., 0])
 
 
 @torch.enable_grad()
 def jacobian(f: Function, x: Tensor, u: Tensor, *args: Tensor) -> Tensor:
     """df/dz [N, n, d] of f(x [n], u [m], *args) -> [n], at x [N, n], u [N, m]."""
+    if programs := _programs(f, 1, x, u):
+        return played(programs[0], x, u, *args)
     z, y = _at_copies(x.shape[-1], f, x, u, args)  # [n, N, d], [n, N, n]
     return _gradient(y.diagonal(dim1=0, dim2=2), z).movedim(0, 1)
 
@@ -79,6 +88,8 @@ def jacobian(f: Function, x: Tensor, u: Tensor, *args: Tensor) -> Tensor:
 @torch.enable_grad()
 def gradient_and_hessian(c: Function, x: Tensor, u: Tensor, *args: Tensor) -> tuple[Tensor, Tensor]:
     """dc/dz [N, d] and d2c/dz2 [N, d, d] of c(x [n], u [m], *args) -> []."""
+    if programs := _programs(c, 2, x, u):
+        return tuple(played(program, x, u, *args) for program in programs)
     z, y = _at_copies(x.shape[-1] + u.shape[-1], c, x, u, args)  # [d, N, d], [d, N]
     g = _gradient(y, z, twice=True)  # [d, N, d]
     return g[0].detach(), _gradient(g.diagonal(dim1=0, dim2=2), z).movedim(0, 1)
@@ -87,10 +98,20 @@ def gradient_and_hessian(c: Function, x: Tensor, u: Tensor, *args: Tensor) -> tu
 @torch.enable_grad()
 def second_derivatives(f: Function, x: Tensor, u: Tensor, *args: Tensor) -> Tensor:
     """d2f_i/dz2 [N, n, d, d] of f(x [n], u [m], *args) -> [n]; copy (i, j) answers for row j of output i."""
+    if programs := _programs(f, 2, x, u):
+        return played(programs[1], x, u, *args)
     n, d = x.shape[-1], x.shape[-1] + u.shape[-1]
     z, y = _at_copies(n * d, f, x, u, args)  # [n*d, N, d], [n*d, N, n]
     g = _gradient(y.unflatten(0, (n, d)).diagonal(dim1=0, dim2=3), z, twice=True).unflatten(0, (n, d))
     return _gradient(g.diagonal(dim1=1, dim2=3), z).unflatten(0, (n, d)).movedim(2, 0)
+
+
+def _programs(f: Function, order: int, x: Tensor, u: Tensor) -> list[Program]:
+    """Those of the derivatives by z up to `order`; none where f or one of them has none."""
+    found = [f.program] if isinstance(f, Recorded) else []
+    while found and found[-1] and len(found) <= order:
+        found.append(found[-1].jacobian(x.shape[-1] + u.shape[-1]))
+    return found[1:] if found and found[-1] else []
 
 
 def _at_copies(

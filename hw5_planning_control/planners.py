@@ -48,10 +48,7 @@ class LQRConfig:
 
 def problem_of(task: Task, x: Tensor, horizon: int) -> TrajectoryProblem:
     """From x [N, n] on, the task's control limits included."""
-    jacobian = getattr(task, "jacobian", None)
-    return TrajectoryProblem(
-        task.step, task.cost, task.final_cost, x, horizon, task.u_low, task.u_high, jacobian=jacobian
-    )
+    return TrajectoryProblem(task.step, task.cost, task.final_cost, x, horizon, task.u_low, task.u_high)
 
 
 def ilqr_planner(task: Task, config: ILQRConfig, generator: torch.Generator) -> Planner:

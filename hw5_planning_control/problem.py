@@ -9,13 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
 
 from common.types import require
+from hw5_planning_control.recorder import Recorded, played, recorded
 
 
 @dataclass(frozen=True)
@@ -71,9 +74,10 @@ class TrajectoryProblem:
         high = torch.inf if self.u_high is None else self.u_high
         return low - u, high - u
 
+    @torch.no_grad()
     def start(self, u: Tensor) -> tuple[TrajectoryProblem, Tensor, Tensor, Tensor]:
-        """Check u [..., T, m] against the problem. The problem with batch dimensions as u's and x0's
-        broadcast, and there x [..., T+1, n], u [..., T, m] and the cost [...] that u leads to."""
+        """Check u [..., T, m] against the problem. The problem, its functions recorded, its batch as u's and
+        x0's dimensions broadcast; and there x [..., T+1, n], u [..., T, m] and the cost [...] u leads to."""
         x0, T = self.x0, self.horizon
         ok = isinstance(u, Tensor) and u.ndim >= 2 and u.shape[-2] == T and u.shape[-1] >= 1
         require(ok, f"u_init must be [..., {T}, m], got {_what(u)}")
@@ -85,11 +89,11 @@ class TrajectoryProblem:
             require(ok, f"{name} must have the size {u.shape[-1]} of u, got {_what(limit)}")
         require(torch.equal(self.clip(u), u), "u_init must lie within u_low and u_high")
         try:
-            batch = torch.broadcast_shapes(x0.shape[:-1], u.shape[:-2])
-        except RuntimeError:
+            batch = np.broadcast_shapes(x0.shape[:-1], u.shape[:-2])
+        except ValueError:
             require(False, f"u_init must have batch dimensions as x0 {_what(x0)} has, got {_what(u)}")
         problem, u = self._expand(batch), u.expand(*batch, *u.shape[-2:])
-        problem._check_functions(u)
+        problem = problem._record(u)
         x = problem.rollout(u)
         require(bool(x.isfinite().all()), "dynamics must give finite states from u_init, got nan or inf")
         cost = problem.total_cost(x, u)
@@ -102,18 +106,24 @@ class TrajectoryProblem:
         args = tuple(arg[new].expand(*batch, *arg.shape[own:]) for arg in self.args)
         return replace(self, x0=self.x0.expand(*batch, -1), args=args)
 
-    def _check_functions(self, u: Tensor) -> None:
-        """Once, on the first state of the first problem: the sizes and the type of what they return."""
+    def _record(self, u: Tensor) -> TrajectoryProblem:
+        """The functions with their programs, where they have any. By the first state of the first problem: do
+        they return what they must?"""
         dims = self.x0.ndim - 1
         x, u = self.x0.flatten(0, -2)[0] if dims else self.x0, u.flatten(0, -2)[0]
         args = [arg.flatten(0, dims)[0] for arg in self.args]
-        for name, y, shape in (
-            ("dynamics", self.dynamics(x, u, *args), x.shape),
-            ("cost", self.cost(x, u, *args), ()),
-            ("final_cost", self.final_cost(x, *args), ()),
+        found = {}
+        for name, inputs, shape in (
+            ("dynamics", (x, u, *args), x.shape),
+            ("cost", (x, u, *args), ()),
+            ("final_cost", (x, *args), ()),
         ):
+            function = getattr(self, name)
+            y = function(*inputs)
             ok = isinstance(y, Tensor) and y.shape == shape and y.dtype == x.dtype
             require(ok, f"{name} must return {list(shape)} {x.dtype} for one state, got {_what(y)}")
+            found[name] = recorded(function, *inputs)
+        return replace(self, **found)
 
     def with_cost(
         self,
@@ -175,10 +185,21 @@ class Solution(NamedTuple):
 
 
 def over_batch(function: Callable[..., Any], dims: int) -> Callable[..., Any]:
-    """`function` of one state, mapped over so many leading dimensions of all its arguments."""
+    """`function` of one state, mapped over so many leading dimensions of all its arguments: by its program,
+    unless someone might want derivatives, or else by vmap."""
+    if isinstance(function, Recorded) and not torch.is_grad_enabled():
+        return partial(played, function.program)
     for _ in range(dims):
         function = vmap(function)
     return function
+
+
+def on_arrays(function: Callable[..., Tensor], dims: int) -> Callable[..., np.ndarray]:
+    """The same for numpy's arrays."""
+    if isinstance(function, Recorded):
+        return function.program
+    mapped = over_batch(function, dims)
+    return lambda *inputs: mapped(*map(torch.from_numpy, inputs)).numpy()
 
 
 def _what(x: Any) -> str:
