@@ -19,6 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
@@ -26,8 +27,8 @@ from torch.nn.functional import pad
 from common.types import require
 from hw5_planning_control.box_qp import box_qp, free_block
 from hw5_planning_control.derivatives import Expansion, expand
-from hw5_planning_control.problem import Solution, TrajectoryProblem, over_batch
-from hw5_planning_control.small_matrices import dot, mv
+from hw5_planning_control.problem import Solution, TrajectoryProblem, on_arrays
+from hw5_planning_control.small_matrices import dot, eliminate, mv
 
 
 @dataclass(frozen=True)
@@ -125,51 +126,51 @@ def backward(
     n, m = e.F.shape[-2], u.shape[-1]
     F, C, V = _prepend(e.F), _prepend(e.C, e.c), _prepend(e.C_final, e.c_final)
     F[..., 0, 0] = 1
-    eye = torch.eye(n + 1 + m, dtype=u.dtype, device=u.device)
-    I_y = eye[: n + 1, : n + 1].expand(*V.shape)
-    stay = mu[..., None, None] * eye[n + 1 :]
-    f_zz = None if e.f_zz is None else pad(e.f_zz, (1, 0, 1, 0)).flatten(-2).mT.unbind(-3)
-    steps = zip(F.unbind(-3), C.unbind(-3), u.unbind(-2), strict=True)
-    Gs, Q_us, infos = [], [], []
-    for t, (F_t, C_t, u_t) in reversed(list(enumerate(steps))):
+    f_zz = [] if e.f_zz is None else _steps(pad(e.f_zz, (1, 0, 1, 0)).flatten(-2), 2)
+    low, high = (_steps(limit, 1) for limit in problem.limits_around(u))
+    mu, eye = mu[..., None, None].numpy(), np.eye(n + 1 + m, dtype=F.dtype)
+    I_y = np.broadcast_to(eye[: n + 1, : n + 1], V.shape)
+    stay, definite, Gs, Q_us = mu * eye[n + 1 :], True, [], []
+    for t, (F_t, C_t) in reversed(
+        list(enumerate(zip(np.moveaxis(F, -3, 0), np.moveaxis(C, -3, 0), strict=True)))
+    ):
         Q = C_t + F_t.mT @ V @ F_t
-        if f_zz is not None:
-            Q = Q + mv(f_zz[t], V[..., 1:, 0]).unflatten(-1, Q.shape[-2:])
-        Q_u = Q.narrow(-2, n + 1, m)
+        if f_zz:
+            Q = Q + (V[..., :1, 1:] @ f_zz[t]).reshape(Q.shape)
+        Q_u = Q[..., n + 1 :, :]
         if regularize == "state":
-            stay = mu[..., None, None] * F_t[..., n + 1 :].mT @ F_t
-        Q_uy, Q_uu = (Q_u + stay).split((n + 1, m), -1)
-        L, info = torch.linalg.cholesky_ex(Q_uu)
-        if problem.limited:
-            G = _limited_gains(problem, Q_uy, Q_uu, info, u_t)
-        else:
-            G = -torch.cholesky_solve(Q_uy, L)
-        I_G = torch.cat([I_y, G], -2)
+            stay = mu * (F_t[..., n + 1 :].mT @ F_t)
+        G, positive = eliminate(Q_u + stay)
+        k, definite = G[..., 0], definite & positive
+        if problem.limited and ((k < low[t]) | (k > high[t])).any():
+            G = _limited_gains(Q_u + stay, positive, low[t], high[t])
+        I_G = np.concatenate([I_y, G], -2)
         V = I_G.mT @ Q @ I_G
         Gs.append(G)
         Q_us.append(Q_u)
-        infos.append(info)
-    G, Q_u = (torch.stack(parts[::-1], u.ndim - 2) for parts in (Gs, Q_us))
+    G, Q_u = (torch.from_numpy(np.stack(steps[::-1], -3)) for steps in (Gs, Q_us))
     K, k, Q_uu = G[..., 1:], G[..., 0], Q_u[..., n + 1 :]
-    definite = (torch.stack(infos) == 0).all(0)
-    return Gains(K, k, Q_uu, (k * Q_u[..., 0]).sum((-2, -1)), 0.5 * dot(k, mv(Q_uu, k)).sum(-1), definite)
+    linear, curved = (k * Q_u[..., 0]).sum((-2, -1)), 0.5 * dot(k, mv(Q_uu, k)).sum(-1)
+    return Gains(K, k, Q_uu, linear, curved, torch.as_tensor(definite))
 
 
-def _prepend(matrix: Tensor, vector: Tensor | None = None) -> Tensor:
+def _prepend(matrix: Tensor, vector: Tensor | float = 0.0) -> np.ndarray:
     """[[0, vector'], [vector, matrix]]"""
-    padded = pad(matrix, (1, 0, 1, 0))
-    if vector is not None:
-        padded[..., 0, 1:] = padded[..., 1:, 0] = vector
+    *lead, rows, columns = matrix.shape
+    padded = np.zeros((*lead, rows + 1, columns + 1), matrix.numpy().dtype)
+    padded[..., 1:, 1:] = matrix
+    padded[..., 0, 1:] = padded[..., 1:, 0] = vector
     return padded
 
 
-def _limited_gains(problem: TrajectoryProblem, Q_uy: Tensor, Q_uu: Tensor, info: Tensor, u: Tensor) -> Tensor:
-    """[k, K] within the limits around u [..., m]."""
-    eye = torch.eye(u.shape[-1], dtype=u.dtype, device=u.device)
-    Q_uu = torch.where((info == 0)[..., None, None], Q_uu, eye)  # the gains of the others are not used
-    k, free = box_qp(Q_uu, Q_uy[..., 0], *problem.limits_around(u))
-    K = -torch.linalg.solve_ex(free_block(Q_uu, free), Q_uy[..., 1:] * free[..., None]).result
-    return torch.cat([k[..., None], K], -1)
+def _limited_gains(Q_u: np.ndarray, definite: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
+    """[k, K] where low <= k <= high [..., m]."""
+    m = Q_u.shape[-2]
+    Q_uu = np.where(np.expand_dims(definite, (-2, -1)), Q_u[..., -m:], np.eye(m))
+    q_u, Q_ux, Q_uu, low, high = map(torch.from_numpy, (Q_u[..., 0], Q_u[..., 1:-m], Q_uu, low, high))
+    k, free = box_qp(Q_uu, q_u, low, high)
+    K = -torch.linalg.solve_ex(free_block(Q_uu, free), Q_ux * free[..., None]).result
+    return torch.cat([k[..., None], K], -1).numpy()
 
 
 def line_search(
@@ -201,13 +202,20 @@ def forward(
     problem: TrajectoryProblem, x: Tensor, u: Tensor, gains: Gains, alpha: float
 ) -> tuple[Tensor, Tensor]:
     """The forward pass: u_t + alpha k_t + K_t (x_new - x_t), within the limits."""
-    step = over_batch(problem.dynamics, u.ndim - 2)
-    x_new, u_new = [problem.x0], []
-    target = (u + alpha * gains.k).unbind(-2)
-    for t, (K, x_t, u_t) in enumerate(zip(gains.K.unbind(-3), x.unbind(-2)[:-1], target, strict=True)):
-        u_new.append(problem.clip(u_t + mv(K, x_new[-1] - x_t)))
-        x_new.append(step(x_new[-1], u_new[-1], *problem.args_at(t)))
-    return torch.stack(x_new, -2), torch.stack(u_new, -2)
+    step = on_arrays(problem.dynamics, u.ndim - 2)
+    low, high = (limit.numpy() for limit in problem.limits_around(torch.zeros_like(u[..., 0, :])))
+    steps = (_steps(x, 1), _steps(u + alpha * gains.k, 1), _steps(gains.K, 2))
+    x_new, u_new = [problem.x0.numpy()], []
+    for t, (x_t, u_t, K) in enumerate(zip(*steps, strict=False)):  # there is one state more
+        u_t = u_t + (K @ (x_new[-1] - x_t)[..., None])[..., 0]
+        u_new.append(np.minimum(np.maximum(u_t, low), high) if problem.limited else u_t)
+        x_new.append(step(x_new[-1], u_new[-1], *(arg.numpy() for arg in problem.args_at(t))))
+    return torch.from_numpy(np.stack(x_new, -2)), torch.from_numpy(np.stack(u_new, -2))
+
+
+def _steps(x: Tensor, dims: int) -> list[np.ndarray]:
+    """The arrays [..., *] of so many dimensions behind those of the batch, one per step."""
+    return [*np.moveaxis(x.numpy(), -1 - dims, 0)]
 
 
 def _where(condition: Tensor, new: tuple[Tensor, ...], old: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

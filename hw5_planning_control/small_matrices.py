@@ -7,6 +7,7 @@ sum of the outer products of A's columns and B's rows, each one long vectorised 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -43,3 +44,16 @@ def mv(A: Tensor, x: Tensor) -> Tensor:
 def dot(x: Tensor, y: Tensor) -> Tensor:
     """x'y: [..., n], [..., n] -> [...]"""
     return (x * y).sum(-1)
+
+
+def eliminate(Q_u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """G = -Q_uu^-1 Q_uy [..., m, j] of Q_u = [Q_uy, Q_uu] [..., m, j+m], by Gauss-Jordan elimination; and
+    bool [...]: is Q_uu positive definite? It is where all pivots are. Where it is not, G is of no use."""
+    m, rows, definite = Q_u.shape[-2], Q_u, True
+    for i in range(m):
+        pivot = rows[..., i : i + 1, i - m, None]
+        definite = definite & (pivot > 0)
+        row = rows[..., i : i + 1, :] / pivot
+        rows = rows - rows[..., i - m, None] * row
+        rows[..., i : i + 1, :] = row
+    return -rows[..., :-m], definite[..., 0, 0]

@@ -1,9 +1,10 @@
 """Whatever the layout in memory and the number of matrices, the product is the product."""
 
+import numpy as np
 import pytest
 import torch
 
-from hw5_planning_control.small_matrices import MANY, SMALL, batch_innermost, dot, mm, mv
+from hw5_planning_control.small_matrices import MANY, SMALL, batch_innermost, dot, eliminate, mm, mv
 
 F64 = {"dtype": torch.float64}
 
@@ -41,3 +42,18 @@ def test_batch_innermost_moves_memory_not_meaning():
 
 def test_dot():
     assert dot(torch.tensor([[1.0, 2.0], [3.0, 4.0]]), torch.tensor([5.0, 6.0])).tolist() == [17, 39]
+
+
+@pytest.mark.parametrize("m", [1, 2, 5])
+def test_elimination_solves_and_knows_what_is_definite(m):
+    """Against numpy's solution and its smallest eigenvalue, three problems at once."""
+    random = np.random.default_rng(m)
+    Q_uy, Q_uu = random.normal(size=(3, m, 4)), random.normal(size=(3, m, m))
+    Q_uu = Q_uu @ Q_uu.mT + 0.1 * np.eye(m)
+    Q_uu[1] -= (np.linalg.eigvalsh(Q_uu[1])[0] + 0.01) * np.eye(m)
+    Q_u = np.concatenate([Q_uy, Q_uu], -1)
+    G, definite = eliminate(Q_u)
+    assert definite.tolist() == [True, False, True]
+    np.testing.assert_allclose(G[::2], -np.linalg.solve(Q_uu, Q_uy)[::2], rtol=1e-10, atol=1e-10)
+    np.testing.assert_array_equal(eliminate(Q_u[0])[0], G[0])
+    assert not eliminate(np.full((m, 2 * m), np.nan))[1]
