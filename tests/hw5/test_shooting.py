@@ -23,6 +23,7 @@ from hw5_planning_control.shooting import (
     mppi_planner,
     random_planner,
     rollout,
+    simulator,
 )
 from hw5_planning_control.trainer import Controller
 
@@ -104,6 +105,18 @@ def test_cost_is_that_of_the_states_of_the_rollout():
     cost = sum(DOUBLE.cost(x[:, t], u[:, t]) for t in range(5)) + DOUBLE.final_cost(x[:, 5])
     torch.testing.assert_close(cost_of(DOUBLE, STATES, u), cost, rtol=1e-14, atol=0)
     torch.testing.assert_close(cost_of(DOUBLE, STATES, torch.stack([u, u]))[1], cost, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("env_id", [*TASKS, "InvertedPendulum-v5"])
+def test_simulations_cost_what_rollouts_do(env_id):
+    """Of all samples for three starts at once; MuJoCo's is not recorded."""
+    task, g = task_of(env_id), torch.Generator().manual_seed(0)
+    x = 0.1 * torch.randn(3, task.n, dtype=torch.float64, generator=g)
+    u = task.rest + torch.randn(4, 3, 5, task.m, dtype=torch.float64, generator=g)
+    u = u.clamp(task.u_low, task.u_high)
+    simulate = simulator(task)
+    torch.testing.assert_close(simulate(x, u), cost_of(task, x, u), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(simulate(x, u[0]), cost_of(task, x, u[0]), rtol=1e-12, atol=1e-12)
 
 
 def test_the_pole_of_mujoco_is_held_upright():
