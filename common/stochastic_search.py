@@ -67,18 +67,18 @@ def cem(
     alpha is the weight of the old mean and variance in the new ones, as in PETS: 0 is all new.
     """
     std = _check_gaussian(mean, std)
-    low, high = _limits(mean, low, high)
+    low, high = _clamp_limits(mean, low, high)
     _check_counts(generator, iterations=iterations, samples=samples, elites=elites)
     require(elites <= samples, f"elites must be at most samples = {samples}, got {elites}")
     require(0 <= alpha < 1, f"alpha must lie in [0, 1), got {alpha}")
-    found, var = None, std**2
+    found, var = [], std**2
     for _ in range(iterations):
         x = torch.addcmul(mean, var.sqrt(), _noise(torch.randn, samples, mean, generator)).clamp(low, high)
         elite, value = rank(x, score(x), elites)
-        found = _better(found, elite[0], value[0])
+        found.append((elite[0], value[0]))
         new_mean, new_var = refit(elite, value)
         mean, var = torch.lerp(new_mean, mean, alpha), torch.lerp(new_var, var, alpha)
-    return Optimum(mean, *found, iterations * samples)
+    return Optimum(mean, *_best(found), iterations * samples)
 
 
 def refit(elite: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,16 +113,16 @@ def mppi(
     A cost of control belongs into the score, where it sees the clipped action.
     """
     std = _check_gaussian(mean, std)
-    low, high = _limits(mean, low, high)
+    low, high = _clamp_limits(mean, low, high)
     _check_counts(generator, iterations=iterations, samples=samples)
-    found = None
+    found = []
     for _ in range(iterations):
         x = torch.addcmul(mean, std, _noise(torch.randn, samples, mean, generator)).clamp(low, high)
         value = score(x)
         (best,), (best_value,) = rank(x, value, 1)
-        found = _better(found, best, best_value)
+        found.append((best, best_value))
         mean = torch.einsum("k...,k...d->...d", mppi_weights(value, temperature).to(x), x)
-    return Optimum(mean, *found, iterations * samples)
+    return Optimum(mean, *_best(found), iterations * samples)
 
 
 def mppi_weights(value: Tensor, temperature: float) -> Tensor:
@@ -167,7 +167,7 @@ def cma_es(
     require(samples >= 4, f"samples must be at least 4, got {samples}")
     require(0 < tolerance < 1, f"tolerance must lie in (0, 1), got {tolerance}")
     require(not math.isnan(target), "target must be a number, got nan")
-    zero, found, evaluations = torch.zeros_like(mean), None, 0
+    zero, found, evaluations = torch.zeros_like(mean), [], 0
     state = CMAState(mean, 1.0, torch.eye(d).to(mean), zero, zero, 0)
     for _ in range(iterations):
         root, inverse_root, longest = roots(state.C)
@@ -176,12 +176,12 @@ def cma_es(
         y = _noise(torch.randn, samples, mean, generator) @ root
         z = state.mean + state.sigma * std * y
         (ranked_z, value), evaluations = rank(z, score(fold(z, low, high)), samples), evaluations + samples
-        found = _better(found, fold(ranked_z[0], low, high), value[0])
-        if found[1] >= target:
+        found = [_best([*found, (fold(ranked_z[0], low, high), value[0])])]
+        if found[0][1] >= target:
             break
         y = (ranked_z - state.mean) / (state.sigma * std)
         state = cma_update(state, y, value > -math.inf, inverse_root, std)
-    return Optimum(fold(state.mean, low, high), *found, evaluations)
+    return Optimum(fold(state.mean, low, high), *found[0], evaluations)
 
 
 def fold(z: Tensor, low: Tensor, high: Tensor) -> Tensor:
@@ -208,6 +208,8 @@ def rank(x: Tensor, value: Tensor, count: int) -> tuple[Tensor, Tensor]:
     value, index = _finite_or_last(value).topk(count, 0)
     ok = bool((value[0] > -math.inf).all())
     require(ok, f"score must be finite for at least one of {len(x)} samples, all are nan or infinite")
+    if value.ndim == 1:
+        return x[index], value
     return x.gather(0, index[..., None].expand(count, *x.shape[1:])), value
 
 
@@ -215,12 +217,13 @@ def _finite_or_last(value: Tensor) -> Tensor:
     return value.nan_to_num(-math.inf, -math.inf, -math.inf)
 
 
-def _better(found: tuple[Tensor, Tensor] | None, x: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-    """The better one of two samples [..., d] by their scores [...]."""
-    if found is None:
-        return x, value
-    better = value > found[1]
-    return torch.where(better[..., None], x, found[0]), torch.where(better, value, found[1])
+def _best(found: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    """The best of several samples [..., d] by their scores [...]."""
+    if len(found) == 1:
+        return found[0]
+    x, value = (torch.stack(part) for part in zip(*found, strict=True))
+    best = value.max(0)
+    return x.gather(0, best.indices[None, ..., None].expand(1, *x.shape[1:]))[0], best.values
 
 
 def _noise(draw: Callable[..., Tensor], samples: int, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -232,8 +235,19 @@ def _check_gaussian(mean: Tensor, std: Tensor | float) -> Tensor:
     """std, shaped like mean."""
     _check_vector("mean", mean)
     std = _shaped("std", std, mean)
-    require(bool((std > 0).all() and (std < math.inf).all()), "std must be positive and finite")
+    require(bool(((std > 0) & (std < math.inf)).all()), "std must be positive and finite")
     return std
+
+
+def _clamp_limits(
+    like: Tensor, low: Tensor | float | None, high: Tensor | float | None
+) -> tuple[Tensor, Tensor] | tuple[float, float]:
+    """Limits as clamp takes them: both tensors, or both numbers."""
+    low, high = -math.inf if low is None else low, math.inf if high is None else high
+    if not (isinstance(low, (int, float)) and isinstance(high, (int, float))):
+        return _limits(like, low, high)
+    require(low <= high, f"low must be at most high, and neither may be nan, got {low} and {high}")
+    return low, high
 
 
 def _limits(like: Tensor, low: Tensor | float | None, high: Tensor | float | None) -> tuple[Tensor, Tensor]:
@@ -245,6 +259,8 @@ def _limits(like: Tensor, low: Tensor | float | None, high: Tensor | float | Non
 
 
 def _shaped(name: str, value: Tensor | float, like: Tensor) -> Tensor:
+    if isinstance(value, (int, float)):
+        return torch.full_like(like, value)
     value = torch.as_tensor(value, dtype=like.dtype, device=like.device)
     pairs = zip(reversed(value.shape), reversed(like.shape), strict=False)
     ok = value.ndim <= like.ndim and all(n in (1, m) for n, m in pairs)
