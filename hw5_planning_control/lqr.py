@@ -16,13 +16,16 @@ n state, m control, T steps; ... any leading batch dimensions, which broadcast. 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from itertools import repeat
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from common.types import require
-from hw5_planning_control.small_matrices import batch_innermost, dot, mm, mv
+from hw5_planning_control.small_matrices import batch_innermost, dot, eliminate, mm, mv
 
 DOUBLINGS = 60  # horizon 2^60: whatever has not settled by then never will
 
@@ -69,17 +72,17 @@ def lqr(
         _check(name, x, shape, symmetric=name in ("C", "C_final"))
     leading = [tuple(x.shape[: x.ndim - len(shape)]) for x, shape in parts.values()]
     try:
-        batch = torch.broadcast_shapes(*leading)
-    except RuntimeError:
+        batch = np.broadcast_shapes(*leading)
+    except ValueError:
         require(False, f"{', '.join(parts)} must have batch dimensions that broadcast, got {leading}")
 
     V = batch_innermost(C_final.expand(*batch, n, n), 2)
     v = batch_innermost(c_final.expand(*batch, n), 1)
     const = v.new_zeros(batch)
     steps, gains = [(V, v, const)], []
-    for t in reversed(range(T)):
-        F_t, C_t = (batch_innermost(x[..., t, :, :], 2) for x in (F, C))
-        f_t, c_t = (batch_innermost(x[..., t, :], 1) for x in (f, c))
+    for F_t, f_t, C_t, c_t in zip(
+        _backwards(F, 2), _backwards(f, 1), _backwards(C, 2), _backwards(c, 1), strict=True
+    ):
         Q, q = q_function(F_t, f_t, C_t, c_t, V, v)
         K, k, definite = minimizer(Q, q, n)
         if not definite:
@@ -94,6 +97,15 @@ def lqr(
     return LQRSolution(K, k, V, v, const, Q_uu)
 
 
+def _backwards(x: Tensor, dims: int) -> Iterable[Tensor]:
+    """x_{T-1}, ..., x_0 of x [..., T, *], `dims` dimensions behind time. What is expanded over time, the same
+    at every step, is laid out once."""
+    time = x.ndim - 1 - dims
+    if x.stride(time) == 0:
+        return repeat(batch_innermost(x.select(time, 0), dims), x.shape[time])
+    return (batch_innermost(x_t, dims) for x_t in reversed(x.unbind(time)))
+
+
 def q_function(F: Tensor, f: Tensor, C: Tensor, c: Tensor, V: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     """Q [..., n+m, n+m] and q [..., n+m] of one step: the cost now and from x' on, as a function of z."""
     return mm(F.mT, mm(V, F), plus=C), c + mv(F.mT, mv(V, f) + v)
@@ -101,10 +113,8 @@ def q_function(F: Tensor, f: Tensor, C: Tensor, c: Tensor, V: Tensor, v: Tensor)
 
 def minimizer(Q: Tensor, q: Tensor, n: int) -> tuple[Tensor, Tensor, bool]:
     """K = -Q_uu^-1 Q_ux [..., m, n], k = -Q_uu^-1 q_u [..., m]; is every Q_uu positive definite?"""
-    indefinite = torch.linalg.cholesky_ex(Q[..., n:, n:]).info.any()
-    Q_ux_q_u = torch.cat([Q[..., n:, :n], q[..., n:, None]], -1)
-    Kk = batch_innermost(-torch.linalg.solve_ex(Q[..., n:, n:], Q_ux_q_u).result, 2)
-    return Kk[..., :n], Kk[..., n], not indefinite
+    G, definite = eliminate(torch.cat([q[..., n:, None], Q[..., n:, :]], -1))
+    return G[..., 1:], G[..., 0], bool(definite.all())
 
 
 def value_function(Q: Tensor, q: Tensor, K: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
@@ -129,7 +139,7 @@ def forward(
     """The forward recursion from x0 [..., n]: x [..., T+1, n] and u [..., T, m]. noise [..., T, n] is added
     to x_{t+1}; zero K plays k as a plan, whatever happens."""
     f = f if noise is None else f + noise
-    batch = torch.broadcast_shapes(F.shape[:-3], f.shape[:-2], K.shape[:-3], k.shape[:-2], x0.shape[:-1])
+    batch = np.broadcast_shapes(F.shape[:-3], f.shape[:-2], K.shape[:-3], k.shape[:-2], x0.shape[:-1])
     x, u = [x0.expand(*batch, -1)], []
     for t in range(F.shape[-3]):
         u.append(mv(K[..., t, :, :], x[-1]) + k[..., t, :])
@@ -214,6 +224,7 @@ def _check(name: str, x: Tensor, shape: tuple[int, ...], symmetric: bool = False
     ok = x.ndim >= len(shape) and x.shape[x.ndim - len(shape) :] == shape
     require(ok, f"{name} must end in {list(shape)}, got {list(x.shape)}")
     require(x.is_floating_point(), f"{name} must be a floating tensor, got {x.dtype}")
+    x = x[tuple(slice(None if stride else 1) for stride in x.stride())]  # once where it is expanded
     require(bool(x.sum().isfinite() or x.isfinite().all()), f"{name} must be finite, got nan or inf")
     if symmetric and not torch.equal(x, x.mT):  # the rounding of a product S'S is forgiven
         gap = float((x - x.mT).abs().max() / x.abs().max())

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+Matrix = Tensor | np.ndarray
 MANY = 256  # matrices from which the sum of outer products is worth it
 SMALL = 16  # and its most terms
 
@@ -18,13 +19,11 @@ SMALL = 16  # and its most terms
 def batch_innermost(x: Tensor, dims: int) -> Tensor:
     """The same tensor, its last `dims` dimensions outermost in memory."""
     batch = x.ndim - dims
-    if batch == 0:
+    if batch == 0 or x.permute(*range(batch, x.ndim), *range(batch)).is_contiguous():
         return x
-    return (
-        x.permute(*range(batch, x.ndim), *range(batch))
-        .contiguous()
-        .permute(*range(dims, x.ndim), *range(dims))
-    )
+    rows = x.flatten(0, batch - 1).flatten(1).contiguous()  # torch transposes a matrix in blocks, and quickly
+    inner = rows.t().contiguous().reshape(*x.shape[batch:], *x.shape[:batch])
+    return inner.permute(*range(dims, x.ndim), *range(dims))
 
 
 def mm(A: Tensor, B: Tensor, plus: Tensor | None = None) -> Tensor:
@@ -46,7 +45,7 @@ def dot(x: Tensor, y: Tensor) -> Tensor:
     return (x * y).sum(-1)
 
 
-def eliminate(Q_u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def eliminate(Q_u: Matrix) -> tuple[Matrix, Matrix]:
     """G = -Q_uu^-1 Q_uy [..., m, j] of Q_u = [Q_uy, Q_uu] [..., m, j+m], by Gauss-Jordan elimination; and
     bool [...]: is Q_uu positive definite? It is where all pivots are. Where it is not, G is of no use."""
     m, rows, definite = Q_u.shape[-2], Q_u, True

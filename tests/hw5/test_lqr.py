@@ -141,6 +141,15 @@ def test_hundreds_of_problems_are_a_loop():
             torch.testing.assert_close(ours[i], expected, rtol=1e-12, atol=1e-12)
 
 
+def test_what_is_the_same_at_every_step_may_be_expanded():
+    """Three problems whose matrices are expanded over time, or written out."""
+    s = random_linear_quadratic(7, 3, 2, seeded(0), batch=(3,))
+    once = [part[:, :1].expand_as(part) for part in s[:4]]
+    found, expected = lqr(*once, *s[4:6]), lqr(*(part.contiguous() for part in once), *s[4:6])
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-13, atol=1e-13)
+
+
 def test_noise_changes_the_cost_but_not_the_policy():
     """Certainty equivalence: lqr never sees W, and its policy stays a minimum of the exact mean cost."""
     s = random_linear_quadratic(8, 3, 2, seeded(4))

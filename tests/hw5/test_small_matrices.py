@@ -56,4 +56,5 @@ def test_elimination_solves_and_knows_what_is_definite(m):
     assert definite.tolist() == [True, False, True]
     np.testing.assert_allclose(G[::2], -np.linalg.solve(Q_uu, Q_uy)[::2], rtol=1e-10, atol=1e-10)
     np.testing.assert_array_equal(eliminate(Q_u[0])[0], G[0])
+    np.testing.assert_array_equal(eliminate(torch.from_numpy(Q_u))[0], G)
     assert not eliminate(np.full((m, 2 * m), np.nan))[1]
