@@ -24,14 +24,22 @@ def cells(path) -> list[str]:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.parent.name)
-@pytest.mark.parametrize("inside", [True, False], ids=["from its folder", "from the root"])
-def test_every_cell_runs(path, inside):
+def test_every_cell_runs(path):
     """In a process of its own, which knows no package yet, where Jupyter would start it. IPython.display is
     stood in for: Jupyter itself is no requirement."""
     script = HEADER + "\n".join(cells(path))
-    command = [sys.executable, "-c", script]
-    result = subprocess.run(command, cwd=path.parent if inside else ROOT, capture_output=True, text=True)
+    result = subprocess.run([sys.executable, "-c", script], cwd=path.parent, capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.parent.name)
+def test_a_notebook_started_from_the_root_finds_the_packages(path):
+    """The cell in front looks for them, the same one in all."""
+    first = cells(path)[0]
+    assert first == cells(NOTEBOOKS[0])[0]
+    if path == NOTEBOOKS[0]:
+        command = [sys.executable, "-c", f"{first}\nimport common.results, {path.parent.name}.experiments"]
+        assert subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.parent.name)
