@@ -58,6 +58,7 @@ def test_what_is_known_or_does_nothing_is_not_written():
     assert t.rows[t.write("exp", ZERO)] == ("constant", 1.0)
     assert t.write("where", ZERO, x, ONE) == t.write("where", x, ONE, ONE) == ONE
     assert len(t.rows) == 4  # zero, one, x and its sine
+    assert t.rows[t.write("sub", ZERO, x)] == ("neg", x)
     assert math.isnan(t.rows[t.write("log", t.constant(-1.0))][1])
 
 
