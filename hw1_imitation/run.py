@@ -33,6 +33,7 @@ from hw1_imitation.recurrent import HistoryCloning, HistoryConfig, RecurrentClon
 from hw1_imitation.trainer import TrainConfig, train
 
 HOMEWORK = "hw1_imitation"
+GOALS = ("course/PointMaze-v0",)  # whose observations are [state, goal]
 PLAYERS = 10  # environments that goals are practised in
 AGENTS = {
     BCConfig: BehaviorCloning,
@@ -147,6 +148,11 @@ def run(config: RunConfig) -> str:
     eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)
     spec, seed = registry.spec(envs), config.seed
     asks, practises = (isinstance(config.algo, kind) for kind in (DaggerConfig, GoalConfig))
+    if practises:
+        require(
+            config.env_id in GOALS, f"env_id must show a goal, as {', '.join(GOALS)}, got {config.env_id!r}"
+        )
+        require(not config.train.data, "data must be left out where goals are practised, there is no expert")
     taught = not practises and (asks or not config.train.data or config.env_id in KNOWN)
     teacher = expert(config.env_id) if taught else None
     kind = AGENTS[type(config.algo)]

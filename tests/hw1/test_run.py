@@ -61,6 +61,9 @@ def test_a_file_of_another_environment_is_refused(tmp_path, monkeypatch, capsys)
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
+        (["gcsl-pointmaze", "--env-id", "CartPole-v1"], "env_id must show a goal, as course/PointMaze-v0"),
+        (["gcsl-pointmaze", "--train.data", "x.npz"], "data must be left out where goals are practised"),
+        (["mixture-twoway", "--env-id", "CartPole-v1"], "env_id must have continuous actions for a mixture"),
         (["--train.cameras", "0.4"], "cameras must be 0 where there is no camera"),
         (["bc-cartpole", "--train.noise", "0.1"], "noise must be 0 where actions are discrete"),
         (["--train.noise", "nan"], "noise must lie in [0, 65536), got nan"),
