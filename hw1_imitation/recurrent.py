@@ -21,14 +21,7 @@ from torch import Tensor, nn
 from common.networks import GRU, mlp
 from common.normalizer import ObsNormalizer
 from common.types import EnvSpec, require, require_at_least
-from hw1_imitation.behavior_cloning import (
-    BCConfig,
-    BehaviorCloning,
-    Imitator,
-    NetworkConfig,
-    categorical_nll,
-    squared_error,
-)
+from hw1_imitation.behavior_cloning import BCConfig, BehaviorCloning
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,7 @@ class HistoryConfig(BCConfig):
 
 
 @dataclass(frozen=True)
-class RecurrentConfig(NetworkConfig):
+class RecurrentConfig(BCConfig):
     hidden: tuple[int, ...] = ()  # units per layer between h and the action
     units: int = 32  # of h
     window: int = 8  # L, the present observation included
@@ -103,6 +96,7 @@ class RecurrentPolicy(nn.Module):
         self.normalize = ObsNormalizer(spec.obs_dim)
         self.memory = GRU(spec.obs_dim, config.units, generator)
         self.head = mlp(config.units, *config.hidden, spec.action_dim, last_gain=0.01, generator=generator)
+        self.log_std = None if spec.discrete else nn.Parameter(torch.zeros(spec.action_dim))
 
     def forward(self, obs: Tensor) -> Tensor:
         """Windows [B, L D] -> logits [B, A] or mean [B, K] for their last observation."""
@@ -111,23 +105,15 @@ class RecurrentPolicy(nn.Module):
         return self.head(self.memory(x, h, x.new_zeros(x.shape[:2], dtype=torch.bool))[-1])
 
 
-class RecurrentCloning(Imitator):
+class RecurrentCloning(BehaviorCloning):
+    """Behaviour cloning by another network."""
+
     def __init__(self, spec: EnvSpec, config: RecurrentConfig, device: torch.device, seed: int):
         super().__init__(spec, config, device, seed)
-        self.act = Window(self.choose, config.window)
+        self.act = Window(partial(BehaviorCloning.act, self), config.window)
 
     def network(self, generator: torch.Generator) -> RecurrentPolicy:
         return RecurrentPolicy(self.spec, self.config, generator)
 
     def observe(self, obs: Tensor) -> None:
         super().observe(obs[:, -self.spec.obs_dim :])  # the others are the last ones of other rows
-
-    def loss(self, obs: Tensor, action: Tensor) -> Tensor:
-        out, action = self.policy(obs.to(self.device)), action.to(self.device)
-        return categorical_nll(out, action) if self.spec.discrete else squared_error(out, action)
-
-    @torch.inference_mode()
-    def choose(self, obs: np.ndarray) -> np.ndarray:
-        """[N, L D] -> [N] or [N, K]"""
-        out = self.policy(torch.as_tensor(obs, dtype=torch.float32, device=self.device))
-        return (out.argmax(-1) if self.spec.discrete else out).cpu().numpy()

@@ -144,10 +144,11 @@ def first_demonstrations(config: RunConfig, spec: EnvSpec, teacher: Act | None) 
 def run(config: RunConfig) -> str:
     torch_device = device.setup(config.device, config.threads)
     seed_everything(config.seed)
-    envs = registry.make_envs(config.env_id, 1)
+    practises = isinstance(config.algo, GoalConfig)
+    envs = registry.make_envs(config.env_id, PLAYERS if practises else 1)
     eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)
     spec, seed = registry.spec(envs), config.seed
-    asks, practises = (isinstance(config.algo, kind) for kind in (DaggerConfig, GoalConfig))
+    asks = isinstance(config.algo, DaggerConfig)
     if practises:
         require(
             config.env_id in GOALS, f"env_id must show a goal, as {', '.join(GOALS)}, got {config.env_id!r}"
@@ -160,8 +161,7 @@ def run(config: RunConfig) -> str:
 
     def more(i: int) -> Demonstrations:
         if practises:
-            field = registry.make_envs(config.env_id, PLAYERS)
-            return practise(learner.act, field, spec, config.algo, i, seed)
+            return practise(learner.act, envs, spec, config.algo, i, seed)
         return ask(learner.act, teacher, envs, config.algo, i, seed)
 
     first = more(0) if practises else first_demonstrations(config, spec, teacher)
