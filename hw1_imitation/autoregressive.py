@@ -18,10 +18,8 @@ from torch import Tensor, nn
 from common.distributions import Categorical
 from common.networks import mlp
 from common.normalizer import ObsNormalizer
-from common.seeding import generator
 from common.types import EnvSpec, require, require_at_least
-from hw1_imitation.behavior_cloning import Imitator, NetworkConfig
-from hw1_imitation.mixture_density import require_continuous
+from hw1_imitation.behavior_cloning import Drawing, NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -75,11 +73,8 @@ class AutoregressivePolicy(nn.Module):
         return index
 
 
-class Autoregressive(Imitator):
-    def __init__(self, spec: EnvSpec, config: AutoregressiveConfig, device: torch.device, seed: int):
-        require_continuous(spec, "an autoregressive policy")
-        super().__init__(spec, config, device, seed)
-        self.generator = generator(seed, "act", device=device)
+class Autoregressive(Drawing):
+    kind = "an autoregressive policy"
 
     def network(self, generator: torch.Generator) -> AutoregressivePolicy:
         return AutoregressivePolicy(self.spec, self.config, generator)

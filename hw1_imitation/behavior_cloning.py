@@ -123,6 +123,18 @@ class Imitator:
         return {"loss/imitation": loss.detach(), "grad/norm": norm}
 
 
+class Drawing(Imitator):
+    """An imitator of continuous actions that draws them; `kind` is what its errors call it."""
+
+    kind: str
+
+    def __init__(self, spec: EnvSpec, config: NetworkConfig, device: torch.device, seed: int):
+        ok = not spec.discrete
+        require(ok, f"env_id must have continuous actions for {self.kind}, this one's are discrete")
+        super().__init__(spec, config, device, seed)
+        self.generator = generator(seed, "act", device=device)
+
+
 class BehaviorCloning(Imitator):
     def network(self, generator: torch.Generator) -> Policy:
         return Policy(self.spec, self.config.hidden, generator)

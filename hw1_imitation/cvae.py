@@ -16,10 +16,8 @@ from torch import Tensor, nn
 from common.distributions import LOG_2PI
 from common.networks import mlp
 from common.normalizer import ObsNormalizer
-from common.seeding import generator
 from common.types import EnvSpec, require, require_at_least
-from hw1_imitation.behavior_cloning import MIN_LOG_STD, Imitator, NetworkConfig
-from hw1_imitation.mixture_density import require_continuous
+from hw1_imitation.behavior_cloning import MIN_LOG_STD, Drawing, NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -66,11 +64,8 @@ class LatentPolicy(nn.Module):
         return self.decoder(torch.cat([self.normalize(obs), z], -1))
 
 
-class CVAE(Imitator):
-    def __init__(self, spec: EnvSpec, config: CVAEConfig, device: torch.device, seed: int):
-        require_continuous(spec, "a conditional VAE")
-        super().__init__(spec, config, device, seed)
-        self.generator = generator(seed, "act", device=device)
+class CVAE(Drawing):
+    kind = "a conditional VAE"
 
     def network(self, generator: torch.Generator) -> LatentPolicy:
         return LatentPolicy(self.spec, self.config, generator)

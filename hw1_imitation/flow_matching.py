@@ -17,10 +17,8 @@ from torch import Tensor, nn
 
 from common.networks import mlp
 from common.normalizer import ObsNormalizer
-from common.seeding import generator
 from common.types import EnvSpec, require, require_at_least
-from hw1_imitation.behavior_cloning import Imitator, NetworkConfig
-from hw1_imitation.mixture_density import require_continuous
+from hw1_imitation.behavior_cloning import Drawing, NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -95,11 +93,11 @@ class Player:
         self.left = None
 
 
-class FlowMatching(Imitator):
+class FlowMatching(Drawing):
+    kind = "flow matching"
+
     def __init__(self, spec: EnvSpec, config: FlowConfig, device: torch.device, seed: int):
-        require_continuous(spec, "flow matching")
         super().__init__(spec, config, device, seed)
-        self.generator = generator(seed, "act", device=device)
         self.act = Player(self.draw, config.chunk)
 
     def network(self, generator: torch.Generator) -> FlowPolicy:

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from common.distributions import LOG_2PI, Categorical
 from common.networks import mlp
 from common.normalizer import ObsNormalizer
-from common.seeding import generator
 from common.types import EnvSpec, require, require_at_least
-from hw1_imitation.behavior_cloning import MIN_LOG_STD, Imitator, NetworkConfig
+from hw1_imitation.behavior_cloning import MIN_LOG_STD, Drawing, NetworkConfig
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,6 @@ def mixture_nll(log_w: Tensor, mean: Tensor, log_std: Tensor, action: Tensor) ->
     return -(log_w + log_normal).logsumexp(-1).mean()
 
 
-def require_continuous(spec: EnvSpec, name: str) -> None:
-    require(not spec.discrete, f"env_id must have continuous actions for {name}, this one's are discrete")
-
-
 class MixturePolicy(nn.Module):
     def __init__(self, spec: EnvSpec, config: MixtureConfig, generator: torch.Generator):
         super().__init__()
@@ -61,11 +56,8 @@ class MixturePolicy(nn.Module):
         return log_w.log_softmax(-1), mean, log_std.clamp(MIN_LOG_STD, 2.0)
 
 
-class MixtureDensity(Imitator):
-    def __init__(self, spec: EnvSpec, config: MixtureConfig, device: torch.device, seed: int):
-        require_continuous(spec, "a mixture of Gaussians")
-        super().__init__(spec, config, device, seed)
-        self.generator = generator(seed, "act", device=device)
+class MixtureDensity(Drawing):
+    kind = "a mixture of Gaussians"
 
     def network(self, generator: torch.Generator) -> MixturePolicy:
         return MixturePolicy(self.spec, self.config, generator)
