@@ -2,18 +2,11 @@
 
 D = {(o_1, a_1), ..., (o_M, a_M)}, one trajectory after the other
 
-The file is an .npz of plain arrays; the .json beside it says where they come from and holds a digest of both.
-Loading executes nothing that the files hold: no pickle, and whatever is wrong is one sentence.
+The file is sealed (sealed.py): an .npz of plain arrays, where they come from, and a digest of both.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import hashlib
-import importlib.metadata
-import io
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,13 +17,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from common.checkpoint import write_atomically
 from common.envs.registry import step_envs
 from common.types import EnvSpec, begin, require
+from hw1_imitation import sealed
+from hw1_imitation.sealed import Origin
 
-FORMAT = 1
 DTYPES = {"obs": ("float32",), "action": ("float32", "int64"), "length": ("int64",)}
-VERSIONED = ("gymnasium", "mujoco")  # another major version of these moves otherwise
 Act = Callable[[np.ndarray], np.ndarray]  # [N, D] -> [N] or [N, K]
 
 
@@ -109,16 +101,6 @@ class Demonstrations:
         return self.take(order[kept:]), self.take(order[:kept]) if kept else None
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where demonstrations come from."""
-
-    env_id: str
-    expert: str  # how it was made
-    seed: int  # of the environments
-    return_mean: float  # of the expert over whole episodes
-
-
 def collect(act: Act, expert: Act, envs: gym.vector.VectorEnv, steps: int, seed: int) -> Demonstrations:
     """What `act` sees in `steps` steps of each of N new environments, and what the expert would do there."""
     require(steps >= 1, f"steps must be at least 1, got {steps}")
@@ -145,89 +127,24 @@ def collect(act: Act, expert: Act, envs: gym.vector.VectorEnv, steps: int, seed:
 
 def save(path: Path, data: Demonstrations, origin: Origin) -> None:
     """path (.npz), and the same name with .json."""
-    _check_name(path)
-    buffer = io.BytesIO()
-    np.savez(buffer, allow_pickle=False, **{name: value.numpy() for name, value in vars(data).items()})
-    versions = {name: _version(name) for name in VERSIONED}
-    about = {"format": FORMAT, **dataclasses.asdict(origin), "versions": versions}
-    about["sha256"] = _digest(about, buffer.getvalue())
-    write_atomically(path, buffer.getvalue())
-    write_atomically(path.with_suffix(".json"), (json.dumps(about, indent=2) + "\n").encode())
+    sealed.write(path, {name: value.numpy() for name, value in vars(data).items()}, origin)
 
 
 def load(path: Path) -> tuple[Demonstrations, Origin]:
     """What `save` wrote, or a UsageError (a ValueError) that says in one sentence what is wrong."""
-    _check_name(path)
-    sidecar = path.with_suffix(".json")
+    arrays, origin = sealed.read(path)
     try:
-        data, text = path.read_bytes(), sidecar.read_bytes()
-    except OSError as error:
-        require(False, f"cannot read {error.filename}: {error.strerror}")
-    about = _read_sidecar(sidecar, text)
-    require(about["sha256"] == _digest(about, data), f"{path} is not what {sidecar.name} has the digest of")
-    for name, version in about["versions"].items():
-        here = _version(name)
-        ok = version.split(".")[0] == here.split(".")[0]
-        require(ok, f"{path} was recorded with {name} {version}, and this is {here}: record it anew")
-    try:
-        return Demonstrations(**_read_arrays(data)), Origin(**{key: about[key] for key in _ORIGIN})
+        return Demonstrations(**_tensors(arrays)), origin
     except ValueError as error:
         require(False, f"{path} holds no demonstrations: {error}")
 
 
-_ORIGIN = {field.name: field.type for field in dataclasses.fields(Origin)}
-_KINDS = {"str": str, "int": int, "float": float}
-
-
-def _read_sidecar(path: Path, text: bytes) -> dict:
-    try:
-        about = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        require(False, f"{path} is not JSON: {type(error).__name__}")
-    keys = {"format", *_ORIGIN, "versions", "sha256"}
-    require(isinstance(about, dict) and about.keys() == keys, f"{path} must hold {', '.join(sorted(keys))}")
-    require(about["format"] == FORMAT, f"{path}: format must be {FORMAT}, got {_short(about['format'])}")
-    for key, kind in _ORIGIN.items():
-        ok = type(about[key]) is _KINDS[kind] and (kind != "float" or math.isfinite(about[key]))
-        require(ok, f"{path}: {key} must be a {kind}, got {_short(about[key])}")
-    versions = about["versions"]
-    ok = isinstance(versions, dict) and versions.keys() == {*VERSIONED}
-    ok = ok and all(isinstance(v, str) and v.isprintable() for v in versions.values())
-    require(ok, f"{path}: versions must name those of {', '.join(VERSIONED)}, got {_short(versions)}")
-    return about
-
-
-def _read_arrays(data: bytes) -> dict[str, Tensor]:
-    try:
-        with np.load(io.BytesIO(data), allow_pickle=False) as file:
-            arrays = {name: np.asarray(file[name]) for name in file.files}
-    except Exception as error:  # zipfile, zlib, ast and NumPy raise a dozen kinds, none of them the user's
-        require(False, f"it is not an .npz of plain arrays, {type(error).__name__}")
-    names = list(arrays)
-    require({*names} == {*DTYPES}, f"it must hold {', '.join(DTYPES)}, got {_short(names)}")
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    names = [*arrays]
+    require({*names} == {*DTYPES}, f"it must hold {', '.join(DTYPES)}, got {sealed.short(names)}")
     for name, kinds in DTYPES.items():
         kind = arrays[name].dtype.name
         require(kind in kinds, f"{name} must be {' or '.join(kinds)}, got {kind}")
     return {
         name: torch.from_numpy(array.astype(array.dtype.newbyteorder("="))) for name, array in arrays.items()
     }
-
-
-@functools.cache
-def _version(package: str) -> str:
-    return importlib.metadata.version(package)
-
-
-def _digest(about: dict, data: bytes) -> str:
-    """SHA-256 of the arrays' file and of everything else that the sidecar says."""
-    said = json.dumps({key: value for key, value in about.items() if key != "sha256"}, sort_keys=True)
-    return hashlib.sha256(said.encode() + b"\0" + data).hexdigest()
-
-
-def _short(value: object) -> str:
-    """On one line, whatever a damaged file holds."""
-    return repr(value)[:60]
-
-
-def _check_name(path: Path) -> None:
-    require(path.suffix == ".npz", f"path must end in .npz, got {path}")

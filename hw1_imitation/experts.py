@@ -22,7 +22,8 @@ from common.envs.mujoco_dynamics import MujocoDynamics
 from common.evaluation import evaluate
 from common.seeding import child_seed
 from common.types import require
-from hw1_imitation.demonstrations import Origin, collect, save
+from hw1_imitation.demonstrations import collect, save
+from hw1_imitation.sealed import Origin
 
 EPISODES = 10  # that an expert's return is measured over
 

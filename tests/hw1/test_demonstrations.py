@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from common.types import EnvSpec, UsageError
-from hw1_imitation import demonstrations
-from hw1_imitation.demonstrations import Demonstrations, Origin, collect, load, save
+from hw1_imitation import sealed
+from hw1_imitation.demonstrations import Demonstrations, collect, load, save
+from hw1_imitation.sealed import Origin
 from tests.helpers import Counter, vector
 
 ORIGIN = Origin("Counter-v0", "counts", 3, 2.5)
@@ -132,7 +133,7 @@ def forge(path, arrays: bytes | None = None, **change) -> None:
     about = json.loads(sidecar.read_text()) | change
     if arrays is not None:
         path.write_bytes(arrays)
-    about["sha256"] = demonstrations._digest(about, path.read_bytes())
+    about["sha256"] = sealed.digest(about, path.read_bytes())
     sidecar.write_text(json.dumps(about))
 
 

@@ -6,8 +6,9 @@ import pytest
 
 from common import cli
 from hw1_imitation import run as module
-from hw1_imitation.demonstrations import Origin, collect, save
+from hw1_imitation.demonstrations import collect, save
 from hw1_imitation.experts import expert
+from hw1_imitation.sealed import Origin
 from tests.helpers import Counter, assert_complete, assert_refused, rows, run_directory, vector
 
 TINY = [
