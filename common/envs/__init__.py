@@ -25,3 +25,9 @@ gym.register(
     "course/LaneKeeping-v0", entry_point="common.envs.lane_keeping:LaneKeepingEnv", max_episode_steps=400
 )
 gym.register("course/PointMaze-v0", entry_point="common.envs.point_maze:PointMazeEnv", max_episode_steps=80)
+gym.register("course/Obstacles-v0", entry_point="common.envs.obstacles:Obstacles", max_episode_steps=100)
+gym.register(
+    "course/CartPoleSwingUpDense-v0",
+    entry_point="common.envs.cartpole_dense:CartPoleDense",
+    max_episode_steps=200,
+)

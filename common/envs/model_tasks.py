@@ -1,0 +1,74 @@
+"""What a planner with a learned model has to know of a task: the reward and the end of an episode, batched.
+
+r = reward(s, a, s'),   terminated(s')
+
+The dynamics are not here: they are what is learned. Functions take obs [..., D] as the environment shows it
+and action [..., K] in [-1, 1], as common.envs.registry has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from common.types import UsageError
+
+POLE = 0.5  # m
+
+
+@dataclass(frozen=True)
+class ModelTask:
+    reward: Callable[[Tensor, Tensor, Tensor], Tensor]  # obs, action, next_obs -> [...]
+    terminated: Callable[[Tensor], Tensor]  # next_obs -> [...] bool
+
+
+def never(next_obs: Tensor) -> Tensor:
+    return torch.zeros_like(next_obs[..., 0], dtype=torch.bool)
+
+
+def pendulum_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """Pendulum-v1, obs = [cos, sin, w]: zero stands upright."""
+    cos, sin, w = obs.unbind(-1)
+    return -(torch.atan2(sin, cos).square() + 0.1 * w.square() + 0.004 * action[..., 0].square())
+
+
+def inverted_pendulum_fell(next_obs: Tensor) -> Tensor:
+    """InvertedPendulum-v5, obs = [position, angle, velocity, angular velocity]."""
+    return (next_obs[..., 1].abs() > 0.2) | ~next_obs.isfinite().all(-1)
+
+
+def inverted_pendulum_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    return inverted_pendulum_fell(next_obs).logical_not().to(obs.dtype)
+
+
+def obstacles_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """Minus the distance left, obs = [position, goal]."""
+    return -torch.linalg.vector_norm(next_obs[..., :2] - next_obs[..., 2:], dim=-1)
+
+
+def cartpole_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """exp(-|tip - goal|^2 / l^2) - 0.01 a^2 (Chua et al. 2018), obs = [position, velocity, cos, sin, w] and
+    the goal one pole above the origin. At most 1."""
+    x, _, cos, sin, _ = next_obs.unbind(-1)
+    distance = (x / POLE + sin).square() + (cos + 1).square()
+    return (-distance).exp() - 0.01 * action[..., 0].square()
+
+
+MODEL_TASKS = {
+    "Pendulum-v1": ModelTask(pendulum_reward, never),
+    "InvertedPendulum-v5": ModelTask(inverted_pendulum_reward, inverted_pendulum_fell),
+    "course/Obstacles-v0": ModelTask(obstacles_reward, never),
+    "course/CartPoleSwingUpDense-v0": ModelTask(cartpole_reward, never),
+}
+
+
+def model_task(env_id: str) -> ModelTask:
+    """Reward and end of an environment, or a UsageError where they are not written down here."""
+    if env_id in MODEL_TASKS:
+        return MODEL_TASKS[env_id]
+    raise UsageError(
+        f"env_id must have a known reward function, one of {', '.join(MODEL_TASKS)}, got {env_id!r}"
+    )

@@ -1,0 +1,91 @@
+"""Rewards and ends for planners, against the environments; and two environments made for learned models."""
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium.utils.env_checker import check_env
+
+from common.envs.cartpole_dense import FORCE, STEP, SYSTEM, observe
+from common.envs.model_tasks import MODEL_TASKS, model_task
+from common.envs.obstacles import DISCS, STRIDE, move
+from common.envs.registry import make_env
+from common.types import UsageError
+
+
+@pytest.mark.parametrize("env_id", MODEL_TASKS)
+def test_reward_and_end_are_those_of_the_environment(env_id):
+    """All transitions of 300 random steps in one call."""
+    env, task, rows = make_env(env_id), model_task(env_id), []
+    env.action_space.seed(0)
+    obs, _ = env.reset(seed=0)
+    for _ in range(300):
+        action = env.action_space.sample()
+        next_obs, reward, terminated, truncated, _ = env.step(action)
+        rows.append((obs, action, next_obs, reward, terminated))
+        obs = env.reset()[0] if terminated or truncated else next_obs
+    obs, action, next_obs, reward, terminated = (np.stack(column) for column in zip(*rows, strict=True))
+    found = task.reward(*(torch.from_numpy(x.astype(np.float64)) for x in (obs, action, next_obs)))
+    np.testing.assert_allclose(found, reward, atol=2e-5)  # observations are float32 mostly
+    assert (task.terminated(torch.from_numpy(next_obs)).numpy() == terminated).all()
+    assert terminated.any() == (env_id == "InvertedPendulum-v5")
+
+
+def test_an_unknown_reward_is_refused():
+    with pytest.raises(UsageError, match="env_id must have a known reward function, one of Pendulum-v1, "):
+        model_task("Ant-v5")
+
+
+@pytest.mark.parametrize("env_id", ["course/Obstacles-v0", "course/CartPoleSwingUpDense-v0"])
+def test_environment_keeps_gymnasiums_rules_and_can_be_seen(env_id):
+    check_env(gym.make(env_id).unwrapped, skip_render_check=True)
+    env = gym.make(env_id, render_mode="rgb_array")
+    env.reset(seed=0)
+    before = env.render()
+    for _ in range(10):
+        env.step(np.ones(env.action_space.shape, np.float32))
+    assert before.dtype == np.uint8
+    assert (env.render() != before).any()
+    assert gym.make(env_id).unwrapped.render() is None
+
+
+def test_the_point_moves_and_is_stopped_by_discs_and_walls():
+    start = np.array([[-0.6, -0.6], [-0.26, 0.0], [-0.26, 0.0], [0.98, 0.0]])
+    action = np.array([[1.0, -0.5], [1.0, 0.0], [-5.0, 0.0], [1.0, 0.0]])
+    expected = np.array([[-0.5, -0.65], [-0.26, 0.0], [-0.36, 0.0], [0.98, 0.0]])
+    np.testing.assert_allclose(move(start, action), expected, atol=1e-12)
+
+
+def test_no_walk_ever_enters_a_disc():
+    rng, x = np.random.default_rng(0), np.full((50, 2), -0.6)
+    for _ in range(400):
+        x = move(x, rng.uniform(-1, 1, (50, 2)) + 0.2)
+        assert (np.linalg.norm(x[:, None] - DISCS[:, :2], axis=-1) >= DISCS[:, 2] - 1e-12).all()
+        assert np.abs(x).max() <= 1
+
+
+def test_the_straight_way_to_the_goal_is_blocked():
+    x = np.full(2, -0.6)
+    for _ in range(100):
+        x = move(x, np.ones(2))
+    assert np.linalg.norm(x) < DISCS[0, 2] + 2 * STRIDE
+
+
+def test_the_pole_stands_at_the_goal_and_hangs_at_the_start():
+    up = observe(torch.tensor([0.0, torch.pi, 0.0, 0.0], dtype=torch.float64))
+    reward = MODEL_TASKS["course/CartPoleSwingUpDense-v0"].reward
+    assert reward(up, torch.zeros(1), up) == pytest.approx(1)
+    assert reward(up, torch.ones(1), up) == pytest.approx(0.99)
+    hanging = observe(torch.zeros(4).double())
+    assert reward(up, torch.zeros(1), hanging) == pytest.approx(np.exp(-4))
+    beside = observe(torch.tensor([SYSTEM.length, torch.pi, 0.0, 0.0], dtype=torch.float64))
+    assert reward(up, torch.zeros(1), beside) == pytest.approx(np.exp(-1))
+
+
+def test_the_cart_moves_as_its_equations_say():
+    env = gym.make("course/CartPoleSwingUpDense-v0").unwrapped
+    env.reset(seed=1)
+    x = env.x
+    obs, *_ = env.step(np.array([0.3], np.float32))
+    action = torch.tensor([0.3], dtype=torch.float32).double()
+    np.testing.assert_allclose(obs, observe(STEP(x, FORCE * action)), atol=1e-6)
