@@ -1,0 +1,122 @@
+"""The command line: what a run leaves behind, that it resumes to the last bit, and what it refuses."""
+
+import dataclasses
+import re
+import sys
+
+import pytest
+import torch
+
+from common import checkpoint, cli
+from hw4_model_based import run as module
+from hw4_model_based import trainer
+from tests.helpers import rows, run_directory
+
+TINY = [
+    "--train.total-steps", 24, "--train.initial-steps", 8, "--train.num-envs", 2, "--train.trial-steps", 4,
+    "--algo.samples", 6, "--algo.elites", 2, "--algo.iterations", 1, "--algo.horizon", 3,
+    "--algo.model.hidden", 8, "--algo.model.max-epochs", 2,
+]  # fmt: skip
+
+
+def main(monkeypatch, *args: object) -> int:
+    """Run in this process; the exit status."""
+    monkeypatch.setattr(sys, "argv", ["run", *map(str, args)])
+    with pytest.raises(SystemExit) as end:
+        cli.main(module.PRESETS, "mpc-obstacles", module.run)
+    return end.value.code
+
+
+def test_a_run_leaves_everything_behind(tmp_path, monkeypatch, capsys):
+    assert main(monkeypatch, *TINY, "--out", tmp_path) == 0
+    directory = run_directory(tmp_path)
+    assert {path.name for path in directory.iterdir()} >= {
+        "config.json", "metrics.jsonl", "summary.json", "curve.png", "checkpoint",
+    }  # fmt: skip
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert re.fullmatch(r"final return -?[\d.]+ \+- [\d.]+ over 2 episodes, [\d.]+ s, .+", last)
+    assert main(monkeypatch, "--resume", directory) == 2
+    assert "is finished" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("preset", [*module.PRESETS][1:])
+def test_every_preset_takes_its_first_steps(preset, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "conclude", lambda *args: "finished")
+    assert main(monkeypatch, preset, *TINY, "--out", tmp_path) == 0
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["mpc-obstacles", "--algo.search", "mppi", "--algo.replan-every", 2],
+        ["mpc-obstacles", "--train.no-aggregate"],
+        ["pets-pendulum", "--algo.propagation", "ts1"],
+    ],
+    ids=["aggregated", "random data", "particles"],
+)
+def test_killed_and_resumed_run_equals_the_uninterrupted_one(options, tmp_path, monkeypatch):
+    """Killed in the third of four trials, resumed from the checkpoint of the second: same metrics, same
+    last checkpoint."""
+    monkeypatch.setattr(module, "conclude", lambda *args: "finished")
+    words = [str(word) for word in [*options, *TINY, "--train.total-steps", 40]]
+    whole = dataclasses.replace(cli.parse(module.PRESETS, "", words), out=tmp_path / "whole")
+    module.run(whole)
+    first_returns, trials = trainer.first_returns, []
+
+    def kill(trial):
+        trials.append(trial)
+        if len(trials) == 3:
+            raise Killed
+        return first_returns(trial)
+
+    monkeypatch.setattr(trainer, "first_returns", kill)
+    with pytest.raises(Killed):
+        module.run(dataclasses.replace(whole, out=tmp_path / "killed"))
+    directory = run_directory(tmp_path / "killed")
+    assert checkpoint.load_latest(directory / "checkpoint")["step"] == 24
+    (directory / "summary.json").unlink()  # kill -9 would not have written it
+    module.run(dataclasses.replace(whole, resume=directory))
+    assert rows(directory) == rows(run_directory(tmp_path / "whole"))
+    first, second = (
+        torch.load(sorted((path / "checkpoint").glob("*.pt"))[-1], weights_only=True)
+        for path in (directory, run_directory(tmp_path / "whole"))
+    )
+    assert torch.equal(first["replay"]["rows"], second["replay"]["rows"])
+    for name, value in first["agent"]["model"].items():
+        assert torch.equal(value, second["agent"]["model"][name])
+    assert torch.equal(first["agent"]["draws"], second["agent"]["draws"])
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["mpc-obstacle"], "there is no preset 'mpc-obstacle'; did you mean mpc-obstacles?"),
+        (["--env-id", "HalfCheetah-v5"], "env_id must have a known reward function, one of Pendulum-v1, "),
+        (["--env-id", "Pendulum-v2"], "env_id must have a known reward function"),
+        (["--algo.horizon", "0"], "horizon must be at least 1, got 0"),
+        (["--algo.replan-every", "11"], "replan_every must lie in [1, horizon = 10], got 11"),
+        (["--algo.search", "grid"], "--algo.search"),
+        (["--algo.model.members", "2"], "elites must be at most members = 2, got 3"),
+        (["pets-cartpole", "--algo.particles", "3"], "particles must be a multiple"),
+        (["--train.initial-steps", "0"], "initial_steps must be at least 2, got 0"),
+        (["--resume", "nowhere"], "nowhere is not the directory of a run of this homework"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(args, sentence, tmp_path, monkeypatch, capsys):
+    assert main(monkeypatch, *args, "--out", tmp_path) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert sentence in err
+    assert len(err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_model_that_blows_up_is_never_saved(tmp_path, monkeypatch, capsys):
+    assert main(monkeypatch, *TINY, "--algo.model.lr", "1e38", "--out", tmp_path) in (0, 2)
+    for path in tmp_path.rglob("*.pt"):
+        saved = torch.load(path, weights_only=True)["agent"]["model"]
+        assert all(value.isfinite().all() for value in saved.values())
