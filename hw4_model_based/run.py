@@ -30,7 +30,10 @@ class RunConfig(cli.RunOptions):
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
-MEAN = DynamicsConfig(members=3, elites=3, probabilistic=False)  # CS 285's: means only
+# CS 285's: means only.
+MEAN = DynamicsConfig(
+    members=3, elites=3, hidden=(128, 128), probabilistic=False, max_epochs=100, patience=10
+)
 PRESETS = {
     config.preset: config
     for config in (
@@ -38,7 +41,7 @@ PRESETS = {
             preset="mpc-obstacles",
             env_id="course/Obstacles-v0",
             algo=MPCConfig(horizon=10, samples=80, iterations=3, elites=8, model=MEAN),
-            train=TrainConfig(total_steps=3_000, initial_steps=500, num_envs=5, trial_steps=100),
+            train=TrainConfig(total_steps=4_000, initial_steps=2_000, num_envs=5, trial_steps=100),
         ),
         RunConfig(
             preset="pets-cartpole",
@@ -63,14 +66,15 @@ PRESETS = {
 
 
 def run(config: RunConfig) -> str:
-    require(device.setup(config.device, config.threads).type == "cpu", "device must be cpu for this homework")
+    cpu = device.setup(config.device, config.threads)
+    require(cpu.type == "cpu", f"device must be cpu for this homework, got {cpu.type}")
     seed_everything(config.seed)
     task = model_task(config.env_id)
     envs = registry.make_envs(config.env_id, config.train.num_envs)
     spec = registry.spec(envs)
     agent = AGENTS[type(config.algo)](spec, task, config.algo, config.seed)
-    replay = Replay(config.train.end, spec, "cpu")
-    start = resume_point(config, "cpu")
+    replay = Replay(config.train.end, spec, cpu)
+    start = resume_point(config, cpu)
     if "agent" in start:
         checkpoint.restore(agent, start["agent"])
         replay.load_state_dict(start["replay"])
@@ -78,7 +82,7 @@ def run(config: RunConfig) -> str:
     logger = RunLogger(directory, config.train.end, start["step"], start["wall_s"])
     status = "failed"
     try:
-        collector = Collector(envs, "cpu")
+        collector = Collector(envs, cpu)
         status = train(agent, collector, replay, logger, config.train, config.seed, start["step"])
     finally:
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])

@@ -1,6 +1,6 @@
 """A point finds its way round discs: small and without inertia, but its dynamics are not smooth.
 
-x_{t+1} = x_t + 0.1 a_t, unless that lies in a disc or beyond the walls: then the point stays where it is.
+x_{t+1} = x_t + 0.1 a_t, pushed out of a disc that it would lie in, along the radius: the point slides along.
 Reward: minus the distance left. After the obstacles task of the homework on models of Berkeley's CS 285.
 """
 
@@ -23,9 +23,11 @@ PIXELS = 400
 def move(position: np.ndarray, action: np.ndarray) -> np.ndarray:
     """[..., 2], [..., 2] in [-1, 1] -> [..., 2]"""
     target = position + STRIDE * np.clip(action, -1, 1)
-    inside = np.linalg.norm(target[..., None, :] - DISCS[:, :2], axis=-1) < DISCS[:, 2]
-    blocked = inside.any(-1) | (np.abs(target) > 1).any(-1)
-    return np.where(blocked[..., None], position, target)
+    for x, y, radius in DISCS:
+        arm = target - (x, y)
+        distance = np.linalg.norm(arm, axis=-1, keepdims=True)
+        target = target + arm * np.maximum(radius / np.maximum(distance, 1e-9) - 1, 0)
+    return np.clip(target, -1, 1)
 
 
 class Obstacles(gym.Env):

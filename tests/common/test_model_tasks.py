@@ -49,10 +49,12 @@ def test_environment_keeps_gymnasiums_rules_and_can_be_seen(env_id):
     assert gym.make(env_id).unwrapped.render() is None
 
 
-def test_the_point_moves_and_is_stopped_by_discs_and_walls():
-    start = np.array([[-0.6, -0.6], [-0.26, 0.0], [-0.26, 0.0], [0.98, 0.0]])
-    action = np.array([[1.0, -0.5], [1.0, 0.0], [-5.0, 0.0], [1.0, 0.0]])
-    expected = np.array([[-0.5, -0.65], [-0.26, 0.0], [-0.36, 0.0], [0.98, 0.0]])
+def test_the_point_moves_slides_along_discs_and_stops_at_walls():
+    start = np.array([[-0.6, -0.6], [-0.26, 0.0], [-0.26, 0.0], [0.98, 0.0], [-0.2, -0.15]])
+    action = np.array([[1.0, -0.5], [1.0, 0.0], [-5.0, 0.0], [1.0, 0.0], [0.8, 0.0]])
+    # The last would come to (-0.12, -0.15), 0.192 from the middle of a disc of radius 0.25.
+    slid = 0.25 / np.hypot(0.12, 0.15) * np.array([-0.12, -0.15])
+    expected = np.array([[-0.5, -0.65], [-0.25, 0.0], [-0.36, 0.0], [1.0, 0.0], slid])
     np.testing.assert_allclose(move(start, action), expected, atol=1e-12)
 
 
