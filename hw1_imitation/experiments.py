@@ -57,6 +57,23 @@ EXPERIMENTS = {
         FIVE,
         extra=("policy/left",),
     ),
+    # Experts that homework 2 trained. How many steps of them does cloning need?
+    "halfcheetah": Experiment(
+        {
+            f"cloning, {n:,} labels": ("bc-halfcheetah", "--train.demonstrations", str(n))
+            for n in (1_000, 3_000, 10_000)
+        }
+    ),
+    "ant": Experiment(
+        {f"cloning, {n:,} labels": ("bc-ant", "--train.demonstrations", str(n)) for n in (1_000, 10_000)}
+    ),
+    # From 200 steps of the expert; what DAgger asks for afterwards is counted in data/labels.
+    "hopper": Experiment(
+        {"dagger": ("dagger-hopper",), "cloning": ("bc-hopper",)}, FIVE, extra=("data/labels",)
+    ),
+    "walker2d": Experiment(
+        {"dagger": ("dagger-walker2d",), "cloning": ("bc-walker2d",)}, FIVE, extra=("data/labels",)
+    ),
     "cartpole": Experiment({"dagger": ("dagger-cartpole",), "cloning": ("bc-cartpole",)}, FIVE),
 }
 

@@ -1,4 +1,5 @@
-"""Experts that need no download: the linear-quadratic regulator of the environment's own model.
+"""Experts that need no download: policies trained here (trained_experts.py), rules, and the linear-quadratic
+regulator of the environment's own model.
 
 x_{t+1} = A x_t + B u_t        derivatives by central differences of the simulator, where the poles stand
 min sum_t x'Q x + u'R u        Q = 1, R = 1
@@ -24,6 +25,7 @@ from common.seeding import child_seed
 from common.types import require
 from hw1_imitation.demonstrations import collect, save
 from hw1_imitation.sealed import Origin
+from hw1_imitation.trained_experts import TRAINED, trained_expert
 
 EPISODES = 10  # that an expert's return is measured over
 
@@ -116,12 +118,14 @@ RULES = {"course/TwoWay-v0": two_way.expert}
 BLIND = {"course/CartPoleNoVelocity-v0": ("CartPole-v1", 0.02)}
 # Experts by a rule that needs nothing but what they see.
 PLAIN = {"course/LaneKeeping-v0": lane_keeping.expert}
-KNOWN = (*EXPERTS, *RULES, *BLIND, *PLAIN)
+KNOWN = (*EXPERTS, *RULES, *BLIND, *PLAIN, *TRAINED)
 
 
 def expert(env_id: str) -> Callable[[np.ndarray], np.ndarray]:
     """observations [N, D] -> K x in [-1, 1] [N, K], or of two actions the one on its side [N]"""
     require(env_id in KNOWN, f"env_id must have an expert, as {', '.join(KNOWN)}, got {env_id!r}")
+    if env_id in TRAINED:
+        return trained_expert(env_id)
     if env_id in RULES:
         return partial(RULES[env_id], generator=np.random.default_rng(0))
     if env_id in PLAIN:
@@ -138,6 +142,13 @@ def expert(env_id: str) -> Callable[[np.ndarray], np.ndarray]:
         return (u[:, 0] > 0).astype(np.int64) if discrete else u.clip(-1, 1)
 
     return act
+
+
+def kind(env_id: str) -> str:
+    """Of the expert, as demonstrations tell it."""
+    if env_id in TRAINED:
+        return "a trained policy"
+    return "a rule" if env_id in (*RULES, *PLAIN) else "LQR, Q = R = 1"
 
 
 def main() -> None:
@@ -158,8 +169,7 @@ def main() -> None:
         if args.out:
             envs = registry.make_envs(args.env_id, 1)
             data = collect(act, act, envs, args.steps, child_seed(args.seed, "demonstrations"))
-            how = "a rule" if args.env_id in (*RULES, *PLAIN) else "LQR, Q = R = 1"
-            origin = Origin(args.env_id, how, args.seed, scores["return_mean"])
+            origin = Origin(args.env_id, kind(args.env_id), args.seed, scores["return_mean"])
             save(args.out, data, origin)
             print(f"{len(data)} steps in {len(data.length)} trajectories: {args.out}")
     except (ValueError, OSError) as error:

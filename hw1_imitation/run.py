@@ -69,6 +69,11 @@ TWO_WAY = TrainConfig(total_steps=6_000, round_steps=1_000, demonstrations=10_00
 BLIND, LANE = "course/CartPoleNoVelocity-v0", "course/LaneKeeping-v0"
 DRIVE = TrainConfig(total_steps=1_500, demonstrations=200, eval_episodes=10)
 LONG = TrainConfig(demonstrations=10_000, eval_episodes=10)
+CLONE = TrainConfig(
+    total_steps=10_000, round_steps=1_000, batch_size=256, demonstrations=10_000, eval_episodes=10
+)
+SHOWN_LITTLE = replace(CLONE, total_steps=12_000, demonstrations=200)
+ASK = DaggerConfig(labels=1_000)
 PRESETS = {
     config.preset: config
     for config in (
@@ -100,6 +105,13 @@ PRESETS = {
             algo=GoalConfig(),
             train=TrainConfig(total_steps=16_000, round_steps=2_000, batch_size=256, eval_episodes=100),
         ),
+        # Experts that homework 2 trained: trained_experts.py.
+        RunConfig(preset="bc-halfcheetah", env_id="HalfCheetah-v5", algo=BCConfig(), train=CLONE),
+        RunConfig(preset="bc-ant", env_id="Ant-v5", algo=BCConfig(), train=CLONE),
+        RunConfig(preset="bc-hopper", env_id="Hopper-v5", algo=BCConfig(), train=SHOWN_LITTLE),
+        RunConfig(preset="dagger-hopper", env_id="Hopper-v5", algo=ASK, train=SHOWN_LITTLE),
+        RunConfig(preset="bc-walker2d", env_id="Walker2d-v5", algo=BCConfig(), train=SHOWN_LITTLE),
+        RunConfig(preset="dagger-walker2d", env_id="Walker2d-v5", algo=ASK, train=SHOWN_LITTLE),
         # The expert passes a tree now on this side, now on that.
         RunConfig(preset="bc-twoway", env_id="course/TwoWay-v0", algo=BCConfig(), train=TWO_WAY),
         RunConfig(preset="mixture-twoway", env_id="course/TwoWay-v0", algo=MixtureConfig(), train=TWO_WAY),
