@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -27,6 +28,7 @@ from hw1_imitation.demonstrations import Act, Demonstrations, collect, load
 from hw1_imitation.experts import KNOWN, expert
 from hw1_imitation.flow_matching import FlowConfig, FlowMatching
 from hw1_imitation.goal_conditioned import GoalCloning, GoalConfig, practise
+from hw1_imitation.keyboard import Keyboard
 from hw1_imitation.mixture_density import MixtureConfig, MixtureDensity
 from hw1_imitation.picture import draw
 from hw1_imitation.recurrent import HistoryCloning, HistoryConfig, RecurrentCloning, RecurrentConfig
@@ -62,6 +64,7 @@ Algo = (
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
     algo: Algo  # settings of the policy
+    expert: Literal["known", "keyboard"] = "known"  # or a human at the arrow keys, on course/LaneKeeping-v0
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
@@ -94,6 +97,7 @@ PRESETS = {
         RunConfig(preset="recurrent-cartpolenovelocity", env_id=BLIND, algo=RecurrentConfig(), train=LONG),
         # The expert stays in the middle of its lane and never shows how to come back to it.
         RunConfig(preset="bc-lanekeeping", env_id=LANE, algo=BCConfig(), train=DRIVE),
+        RunConfig(preset="dagger-lanekeeping", env_id=LANE, algo=DaggerConfig(labels=100), train=DRIVE),
         RunConfig(preset="noise-lanekeeping", env_id=LANE, algo=BCConfig(), train=replace(DRIVE, noise=0.3)),
         RunConfig(
             preset="cameras-lanekeeping", env_id=LANE, algo=BCConfig(), train=replace(DRIVE, cameras=0.4)
@@ -167,7 +171,8 @@ def run(config: RunConfig) -> str:
         )
         require(not config.train.data, "data must be left out where goals are practised, there is no expert")
     taught = not practises and (asks or not config.train.data or config.env_id in KNOWN)
-    teacher = expert(config.env_id) if taught else None
+    human = taught and config.expert == "keyboard"
+    teacher = Keyboard(config.env_id) if human else expert(config.env_id) if taught else None
     kind = AGENTS[type(config.algo)]
     learner = kind(spec, config.algo, torch_device, seed)
 
@@ -199,7 +204,7 @@ def run(config: RunConfig) -> str:
     finally:
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, command=command, device=str(torch_device))
-    return conclude(config, HOMEWORK, status, logger, learner.act, partial(curve, teacher))
+    return conclude(config, HOMEWORK, status, logger, learner.act, partial(curve, None if human else teacher))
 
 
 def curve(teacher: Act | None, config: RunConfig, directory: Path) -> Path:
