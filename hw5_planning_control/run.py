@@ -55,7 +55,9 @@ from hw5_planning_control.shooting import (
 from hw5_planning_control.solving import (
     CollocationConfig,
     LearnConfig,
+    ObstacleConfig,
     TrackConfig,
+    keep_clear,
     learn_from_samples,
     solve_on_grids,
 )
@@ -85,6 +87,7 @@ COURSE = [env_id for env_id, task in TASKS.items() if isinstance(task, ControlTa
 TREES = ["course/Breakout-v0", "FrozenLake-v1"]
 LESSONS = {  # what is no planner, and where it can be run
     CollocationConfig: (solve_on_grids, COURSE),
+    ObstacleConfig: (keep_clear, ["course/CarDiscs-v0"]),
     FLMConfig: (learn_from_samples, COURSE),
     GPSConfig: (guide, COURSE),
     RemapConfig: (remap, ["course/PendulumSwingUp-v0"]),
@@ -94,7 +97,7 @@ LESSONS = {  # what is no planner, and where it can be run
     DivideConfig: (conquer, ["course/Lob-v0", *COURSE]),
 }
 
-Solving = CollocationConfig | FLMConfig
+Solving = CollocationConfig | ObstacleConfig | FLMConfig
 Planning = LQRConfig | ILQRConfig | ShootingConfig | MCTSConfig
 Teaching = GPSConfig | RemapConfig | PlatoConfig | ImitateConfig | ManyLakesConfig | DivideConfig
 Loop = (
@@ -162,6 +165,12 @@ PRESETS = {
             preset="collocate-cartpole",
             env_id="course/CartPoleSwingUp-v0",
             algo=CollocationConfig(),
+            train=TrackConfig(),
+        ),
+        RunConfig(
+            preset="lagrangian-cardiscs",
+            env_id="course/CarDiscs-v0",
+            algo=ObstacleConfig(),
             train=TrackConfig(),
         ),
         RunConfig(

@@ -1,5 +1,5 @@
-"""Runs of two solvers that are no planners of the plan-execute loop: collocation on finer and finer grids,
-and controllers improved from samples of the system alone.
+"""Runs of solvers that are no planners of the plan-execute loop: collocation on finer and finer grids, iLQR
+among obstacles, and controllers improved from samples of the system alone.
 
 Each takes the settings of its run and a logger, writes a row or two per round, and gives back the scores of
 what it found as the environment plays it, and the controller.
@@ -7,6 +7,7 @@ what it found as the environment plays it, and the controller.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,12 +23,14 @@ from common.logger import RunLogger
 from common.seeding import child_seed, generator
 from common.types import Metrics, require, require_at_least, require_positive
 from hw5_planning_control.collocation import collocate
+from hw5_planning_control.constrained import TrajectoryConstraint, constrain_trajectory
 from hw5_planning_control.derivatives import expand
+from hw5_planning_control.ilqr import ilqr
 from hw5_planning_control.local_models import LinearGaussian
 from hw5_planning_control.lqr import lqr
 from hw5_planning_control.lqr_flm import lqr_flm
 from hw5_planning_control.planners import problem_of
-from hw5_planning_control.problem import TrajectoryProblem
+from hw5_planning_control.problem import Solution, TrajectoryProblem
 from hw5_planning_control.transcription import ContinuousProblem, Method
 
 
@@ -47,6 +50,22 @@ class CollocationConfig:
     @property
     def rounds(self) -> int:
         return len(self.segments)
+
+
+@dataclass(frozen=True)
+class ObstacleConfig:
+    margin: float = 0.1  # m that the plan keeps from every disc
+    penalty: float = 1.0  # rho of the augmented Lagrangian at first
+    growth: float = 4.0  # times which it grows where the violation hardly shrinks
+    tolerance: float = 1e-6  # of the violation, m
+    rounds: int = 20  # of the multipliers, at most
+
+    def __post_init__(self):
+        ok = math.isfinite(self.margin) and self.margin >= 0
+        require(ok, f"margin must be finite and at least 0, got {self.margin}")
+        require(1 <= self.growth < math.inf, f"growth must be at least 1, got {self.growth}")
+        require_positive(self, "penalty", "tolerance")
+        require_at_least(self, 1, "rounds")
 
 
 @dataclass(frozen=True)
@@ -84,6 +103,35 @@ def solve_on_grids(config: RunOptions, logger: RunLogger) -> tuple[Metrics, Act]
     return evaluate(
         controller, registry.make_envs(config.env_id, 1), child_seed(config.seed, "env")
     ), controller
+
+
+def keep_clear(config: RunOptions, logger: RunLogger) -> tuple[Metrics, Act]:
+    """Round the discs of the task: iLQR on the augmented Lagrangian, its multipliers raised from round to
+    round."""
+    task, algo, plans = TASKS[config.env_id], config.algo, []
+    problem = problem_of(task, torch.tensor(task.start, dtype=torch.float64), task.horizon)
+
+    def inside(x: Tensor, *u: Tensor) -> Tensor:
+        return algo.margin - task.system.clearance(x)
+
+    def solve(augmented: TrajectoryProblem, u: Tensor) -> Solution:
+        plans.append(ilqr(augmented, u))
+        return plans[-1]
+
+    rest = torch.full((task.horizon, task.m), task.rest, dtype=torch.float64)
+    constraint = TrajectoryConstraint(inside, inside)
+    settings = (algo.penalty, algo.growth, algo.tolerance, algo.rounds)
+    solution = constrain_trajectory(problem, constraint, rest, solve, *settings)
+    for k, plan in enumerate(plans, 1):
+        logger.write("eval", k, planned(float(problem.total_cost(plan.x, plan.u)), task))
+        told = {"violation": solution.violation[k - 1], "iterations": plan.iterations}
+        told |= {"clearance": float(task.system.clearance(plan.x).min())}  # m
+        logger.write("train", k, {f"plan/{key}": float(value) for key, value in told.items()})
+    x, u, K = solution.x.x, solution.x.u, gains_along(task, solution.x.x, solution.x.u)
+    checkpoint.save(logger.directory / "checkpoint", algo.rounds, x=x, u=u, K=K)
+    controller = follow(task, x, u, K * config.train.feedback)
+    envs = registry.make_envs(config.env_id, 1)
+    return evaluate(controller, envs, child_seed(config.seed, "env")), controller
 
 
 def continuous(task: ControlTask) -> ContinuousProblem:

@@ -12,7 +12,14 @@ gym.register(
     reward_threshold=475.0,
 )
 gym.register("course/Breakout-v0", entry_point="common.envs.breakout_env:BreakoutEnv", max_episode_steps=200)
-for name in ("DoubleIntegrator", "PendulumSwingUp", "CartPoleSwingUp", "AcrobotSwingUp", "Quadrotor"):
+for name in (
+    "DoubleIntegrator",
+    "PendulumSwingUp",
+    "CartPoleSwingUp",
+    "AcrobotSwingUp",
+    "Quadrotor",
+    "CarDiscs",
+):
     gym.register(
         f"course/{name}-v0",
         entry_point="common.envs.control_env:ControlEnv",

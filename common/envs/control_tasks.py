@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from common.envs.integration import Method, discretize, discretize_jacobian
-from common.envs.systems import Acrobot, CartPole, DoubleIntegrator, Pendulum, PlanarQuadrotor, System
+from common.envs.systems import Acrobot, Car, CartPole, DoubleIntegrator, Pendulum, PlanarQuadrotor, System
 from common.seeding import generator
 from common.types import UsageError
 
@@ -133,6 +133,12 @@ TASKS: dict[str, ControlTask | GymnasiumPendulum] = {
     "course/Quadrotor-v0": ControlTask(
         PlanarQuadrotor(), horizon=50, dt=0.05, start=(0.0,) * 6, goal=(3.0, 1.0, 2 * math.pi, 0.0, 0.0, 0.0),
         Q=(0.01,) * 6, R=(0.1, 0.1), Q_T=(100.0,) * 6, u_low=0.0, u_high=5.0, rest=PlanarQuadrotor().hover,
+    ),
+    # The discs cost nothing: to stay out of them is a constraint, and up to the planner.
+    "course/CarDiscs-v0": ControlTask(
+        Car(obstacles=((1.0, 1.3, 0.5), (2.2, 1.9, 0.5))), horizon=40, dt=0.1,
+        start=(0.0, 0.0, math.pi / 4, 1.0), goal=(3.0, 3.0, math.pi / 4, 1.0),
+        Q=(0.0,) * 4, R=(0.1, 0.1), Q_T=(100.0,) * 4, u_low=-0.6, u_high=0.6,
     ),
 }  # fmt: skip
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pygame
 
-from common.envs.systems import Acrobot, CartPole, DoubleIntegrator, Pendulum, PlanarQuadrotor, System
+from common.envs.systems import Acrobot, Car, CartPole, DoubleIntegrator, Pendulum, PlanarQuadrotor, System
 
 WIDTH, HEIGHT, FINER = 600, 400, 2  # pixels; drawn finer, then smoothed
 BLUE, ORANGE, GRAY, WHITE = (38, 84, 124), (239, 131, 84), (180, 184, 190), (255, 255, 255)
@@ -49,6 +49,8 @@ def frame(system: System, goal: tuple[float, ...]) -> tuple[tuple[float, float],
             return (goal[0] / 2, goal[1] / 2), 6.0
         case DoubleIntegrator():
             return (0.0, 0.0), 6.0
+        case Car():
+            return (goal[0] / 2, goal[1] / 2), 7.0
     return (0.0, 0.0), 4.0
 
 
@@ -77,6 +79,11 @@ def shapes(system: System, x: np.ndarray) -> list[Shape]:
             return [box(x[:2], 2 * system.arm, 0.06, x[2], BLUE), *blades]
         case DoubleIntegrator():
             return [box(np.array([x[0], 0.12]), 0.4, 0.24, 0.0, BLUE)]
+        case Car():
+            discs = [
+                Shape(np.array([[east, north]]), 2 * radius, GRAY) for east, north, radius in system.obstacles
+            ]
+            return [*discs, box(x[:2], 0.4, 0.2, x[2], BLUE)]
     raise TypeError(f"there is no picture of a {type(system).__name__}")
 
 

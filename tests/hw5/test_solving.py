@@ -15,8 +15,10 @@ from hw5_planning_control.run import PRESETS
 from hw5_planning_control.solving import (
     CollocationConfig,
     LearnConfig,
+    ObstacleConfig,
     continuous,
     gains_along,
+    keep_clear,
     learn_from_samples,
     solve_on_grids,
 )
@@ -68,6 +70,19 @@ def test_gains_along_rest_are_those_of_the_regulator():
     torch.testing.assert_close(K, expected, rtol=0, atol=1e-10)
 
 
+def test_the_car_keeps_clear_of_discs_that_its_cost_does_not_know(tmp_path):
+    """Without multipliers the cheapest way cuts the rim. The plan touches the margin, and is what is played."""
+    preset = replace(PRESETS["lagrangian-cardiscs"], algo=ObstacleConfig(tolerance=1e-3))
+    found, rows = solve(keep_clear, preset, tmp_path)
+    told = [row for row in rows if row["split"] == "train"]
+    costs = [-row["return_mean"] for row in rows if row["split"] == "eval"]
+    assert told[0]["plan/clearance"] < 0.05
+    assert told[-1]["plan/violation"] < 1e-3
+    assert told[-1]["plan/clearance"] == pytest.approx(0.1, abs=1e-3)
+    assert costs == sorted(costs)  # each round forbids more
+    assert -found["return_mean"] == pytest.approx(costs[-1], rel=1e-3)
+
+
 def test_controllers_improve_from_samples_and_play_better_without_noise(tmp_path):
     """Five seeds: the first controls cost 26 to 102 with their noise, the last 0.49 to 0.63 with theirs and
     0.04 to 0.08 without."""
@@ -94,6 +109,8 @@ def test_controllers_improve_from_samples_and_play_better_without_noise(tmp_path
         (lambda: CollocationConfig(()), r"segments must be numbers of at least 1, got \(\)"),
         (lambda: CollocationConfig((5, 0)), "segments must be numbers of at least 1"),
         (lambda: CollocationConfig(tolerance=0.0), "tolerance must be positive"),
+        (lambda: ObstacleConfig(margin=-0.1), "margin must be finite and at least 0"),
+        (lambda: ObstacleConfig(growth=0.5), "growth must be at least 1"),
         (lambda: LearnConfig(explore=-1.0), "explore must be positive"),
         (lambda: LearnConfig(eval_episodes=0), "eval_episodes must be at least 1, got 0"),
     ],
