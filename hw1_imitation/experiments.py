@@ -68,11 +68,9 @@ EXPERIMENTS = {
         {f"cloning, {n:,} labels": ("bc-ant", "--train.demonstrations", str(n)) for n in (1_000, 10_000)}
     ),
     # From 200 steps of the expert; what DAgger asks for afterwards is counted in data/labels.
-    "hopper": Experiment(
-        {"dagger": ("dagger-hopper",), "cloning": ("bc-hopper",)}, FIVE, extra=("data/labels",)
-    ),
+    "hopper": Experiment({"dagger": ("dagger-hopper",), "cloning": ("bc-hopper",)}, extra=("data/labels",)),
     "walker2d": Experiment(
-        {"dagger": ("dagger-walker2d",), "cloning": ("bc-walker2d",)}, FIVE, extra=("data/labels",)
+        {"dagger": ("dagger-walker2d",), "cloning": ("bc-walker2d",)}, extra=("data/labels",)
     ),
     "cartpole": Experiment({"dagger": ("dagger-cartpole",), "cloning": ("bc-cartpole",)}, FIVE),
 }
