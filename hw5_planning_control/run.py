@@ -84,7 +84,7 @@ PLANNERS = {
     "cma-es": cma_planner,
 }
 COURSE = [env_id for env_id, task in TASKS.items() if isinstance(task, ControlTask)]
-TREES = ["course/Breakout-v0", "FrozenLake-v1"]
+TREES = ["course/Breakout-v0", "course/TicTacToe-v0", "course/ConnectThree-v0", "FrozenLake-v1"]
 LESSONS = {  # what is no planner, and where it can be run
     CollocationConfig: (solve_on_grids, COURSE),
     ObstacleConfig: (keep_clear, ["course/CarDiscs-v0"]),
@@ -242,6 +242,19 @@ PRESETS = {
             env_id="course/Breakout-v0",
             algo=MCTSConfig(),
             train=ControlConfig(total_steps=1_000, num_envs=5),
+        ),
+        # An opponent that plays by chance; the return is 1 won, -1 lost, 0 drawn.
+        RunConfig(
+            preset="mcts-tictactoe",
+            env_id="course/TicTacToe-v0",
+            algo=MCTSConfig(simulations=1_000),
+            train=ControlConfig(total_steps=1_000, num_envs=25),
+        ),
+        RunConfig(
+            preset="mcts-connectthree",
+            env_id="course/ConnectThree-v0",
+            algo=MCTSConfig(simulations=1_000),
+            train=ControlConfig(total_steps=1_000, num_envs=25),
         ),
         RunConfig(
             preset="mcts-frozenlake",

@@ -14,6 +14,8 @@ import numpy as np
 
 from common.envs.breakout_env import BreakoutEnv, decode
 from common.envs.finite_mdp import from_gymnasium
+from common.envs.line_game_env import LineGameEnv
+from common.envs.line_game_env import decode as stones
 from common.types import require_at_least, require_positive
 from hw5_planning_control.mcts import Model, uct
 
@@ -32,10 +34,12 @@ class MCTSConfig:
 
 
 def model_of(env: gym.Env) -> tuple[Model, Decoder]:
-    """What is searched: Breakout's own rules, or the arrays of a toy-text environment."""
+    """What is searched: a game's own rules, or the arrays of a toy-text environment."""
     if isinstance(env.unwrapped, BreakoutEnv):
         game = env.unwrapped.game
         return game, lambda obs: [decode(game, each) for each in obs]
+    if isinstance(env.unwrapped, LineGameEnv):
+        return env.unwrapped.game, lambda obs: [stones(each) for each in obs]
     return from_gymnasium(env), lambda obs: obs.tolist()
 
 

@@ -12,14 +12,11 @@ gym.register(
     reward_threshold=475.0,
 )
 gym.register("course/Breakout-v0", entry_point="common.envs.breakout_env:BreakoutEnv", max_episode_steps=200)
-for name in (
-    "DoubleIntegrator",
-    "PendulumSwingUp",
-    "CartPoleSwingUp",
-    "AcrobotSwingUp",
-    "Quadrotor",
-    "CarDiscs",
-):
+for name, game in (("TicTacToe", "tic-tac-toe"), ("ConnectThree", "connect-three")):
+    entry_point = "common.envs.line_game_env:LineGameEnv"
+    gym.register(f"course/{name}-v0", entry_point=entry_point, kwargs={"game": game})
+SWING_UPS = ("PendulumSwingUp", "CartPoleSwingUp", "AcrobotSwingUp")
+for name in ("DoubleIntegrator", *SWING_UPS, "Quadrotor", "CarDiscs"):
     gym.register(
         f"course/{name}-v0",
         entry_point="common.envs.control_env:ControlEnv",

@@ -71,7 +71,7 @@ def test_gains_along_rest_are_those_of_the_regulator():
 
 
 def test_the_car_keeps_clear_of_discs_that_its_cost_does_not_know(tmp_path):
-    """Without multipliers the cheapest way cuts the rim. The plan touches the margin, and is what is played."""
+    """Without multipliers the cheapest way cuts the rim. The plan touches the margin, and is played."""
     preset = replace(PRESETS["lagrangian-cardiscs"], algo=ObstacleConfig(tolerance=1e-3))
     found, rows = solve(keep_clear, preset, tmp_path)
     told = [row for row in rows if row["split"] == "train"]

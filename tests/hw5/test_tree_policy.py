@@ -24,6 +24,20 @@ def test_it_plays_what_a_search_from_the_state_answers():
     assert act(obs).tolist() == expected
 
 
+@pytest.mark.parametrize("env_id", ["course/TicTacToe-v0", "course/ConnectThree-v0"])
+def test_an_opponent_that_plays_by_chance_does_not_win(env_id):
+    """200 simulations per move, 20 games."""
+    envs = make_envs(env_id, 20)
+    act, (obs, _), over = policy(env_id), envs.reset(seed=0), np.zeros(20, bool)
+    rewards = np.zeros(20)
+    while not over.all():
+        obs, reward, terminated, _, _ = envs.step(act(obs))
+        rewards += reward * ~over
+        over |= terminated
+    assert rewards.min() >= 0
+    assert rewards.mean() > 0.7
+
+
 def test_the_cliff_is_walked_past_by_the_shortest_way():
     """-1 per step, -100 at the cliff. From two steps before the goal the return is -2."""
     model, states = model_of(gym.make("CliffWalking-v1"))
