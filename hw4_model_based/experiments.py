@@ -9,6 +9,9 @@ from hw4_model_based.run import HOMEWORK, PRESETS
 
 FIVE = tuple(range(5))
 OPEN_LOOP = ("mpc-obstacles", "--algo.replan-every", "10")
+BALANCE, HOP = "mbpo-invertedpendulum", "mbpo-hopper"
+REAL = ("--algo.real-ratio", "1")  # nothing imagined: the model-free agent in the same loop
+SAC = (*REAL, "--train.updates", "1")
 EXPERIMENTS = {
     # The lecture's ladder, at equal data.
     "obstacles": Experiment(
@@ -32,6 +35,25 @@ EXPERIMENTS = {
     ),
     "pendulum": Experiment({"PETS": ("pets-pendulum",)}, FIVE),
     "invertedpendulum": Experiment({"PETS": ("pets-invertedpendulum",)}, FIVE),
+    # To learn from more than what was seen, beside the same agent without a model.
+    "mbpo": Experiment(
+        {
+            "MBPO": (BALANCE,),
+            "SAC": (BALANCE, *SAC, "--train.total-steps", "5000"),
+            "SAC, as many updates": (BALANCE, *REAL),
+        }
+    ),
+    "mbpo-hopper": Experiment({"MBPO": (HOP,), "SAC": (HOP, *SAC)}),
+    "expansion": Experiment(
+        {
+            "MVE": ("mve-pendulum",),
+            "STEVE": ("steve-pendulum",),
+            "DDPG": ("mve-pendulum", "--algo.horizon", "0", "--train.total-steps", "5000"),
+        }
+    ),
+    "imagined-naf": Experiment(
+        {"imagined": ("imagined-naf-pendulum",), "NAF": ("imagined-naf-pendulum", *REAL)}
+    ),
 }
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from common import checkpoint, cli, device
 from common.envs import registry
@@ -15,13 +15,22 @@ from common.rollout import Collector
 from common.seeding import seed_everything
 from common.session import conclude, resume_point
 from common.types import require
+from hw3_q_learning.ddpg import DDPG, DDPGConfig
+from hw3_q_learning.naf import NAF, NAFConfig
+from hw3_q_learning.sac import SAC, SACConfig
+from hw4_model_based import dyna_trainer
+from hw4_model_based.dyna_trainer import DynaTrainConfig
 from hw4_model_based.dynamics import DynamicsConfig
+from hw4_model_based.mbpo import MBPO, MBPOConfig
 from hw4_model_based.mpc import MPC, MPCConfig
+from hw4_model_based.mve import MVE, STEVE, MVEConfig, STEVEConfig
 from hw4_model_based.pets import PETS, PETSConfig
 from hw4_model_based.trainer import TrainConfig, train
 
 HOMEWORK = "hw4_model_based"
 AGENTS = {MPCConfig: MPC, PETSConfig: PETS}
+IMAGINATIONS = {MBPOConfig: MBPO, MVEConfig: MVE, STEVEConfig: STEVE}
+LEARNERS = {SACConfig: SAC, DDPGConfig: DDPG, NAFConfig: NAF}  # of homework 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,10 +39,27 @@ class RunConfig(cli.RunOptions):
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
+@dataclass(frozen=True, kw_only=True)
+class DynaRunConfig(cli.RunOptions):
+    algo: MBPOConfig | MVEConfig | STEVEConfig  # settings of the model and of what is imagined
+    learner: SACConfig | DDPGConfig | NAFConfig  # settings of the model-free agent that learns from it
+    train: DynaTrainConfig = field(default_factory=DynaTrainConfig)  # settings of the loop
+
+    def __post_init__(self):
+        super().__post_init__()
+        if isinstance(self.algo, STEVEConfig):
+            critics = self.learner.critics
+            require(critics >= 2, f"critics must be at least 2 for STEVE, got {critics}")
+
+
 # CS 285's: means only.
 MEAN = DynamicsConfig(
     members=3, elites=3, hidden=(128, 128), probabilistic=False, max_epochs=100, patience=10
 )
+SMALL = (128, 128)
+# A likelihood would spend its effort where the change is easily told, not where the speed meets its limit.
+MEANS = DynamicsConfig(members=4, elites=4, hidden=SMALL, probabilistic=False)
+PENDULUM = DynaTrainConfig(total_steps=3_000)
 PRESETS = {
     config.preset: config
     for config in (
@@ -61,11 +87,61 @@ PRESETS = {
             algo=PETSConfig(horizon=15, samples=60, iterations=2, elites=6),
             train=TrainConfig(total_steps=1_000, trial_steps=100),
         ),
+        DynaRunConfig(
+            preset="mbpo-invertedpendulum",
+            env_id="InvertedPendulum-v5",
+            algo=MBPOConfig(real_ratio=0.1, branches=500, horizon=10, final_horizon=10),
+            learner=SACConfig(gamma=0.98, lr=1e-3, hidden=(64, 64), tau=0.02, alpha=0.2),
+            train=DynaTrainConfig(
+                total_steps=1_500, learning_starts=250, fit_every=125, updates=10, eval_episodes=5
+            ),
+        ),
+        DynaRunConfig(
+            preset="mbpo-hopper",
+            env_id="Hopper-v5",
+            algo=MBPOConfig(
+                branches=10_000,
+                capacity=40_000,
+                model=DynamicsConfig(hidden=SMALL, batch_size=256, max_epochs=10, patience=3),
+            ),
+            learner=SACConfig(hidden=SMALL),
+            train=DynaTrainConfig(
+                total_steps=15_000,
+                learning_starts=1_000,
+                fit_every=500,
+                updates=5,
+                log_every=1_000,
+                eval_every=1_000,
+            ),
+        ),
+        DynaRunConfig(
+            preset="imagined-naf-pendulum",
+            env_id="Pendulum-v1",
+            algo=MBPOConfig(real_ratio=0.5, horizon=5, final_horizon=5, model=MEANS),
+            learner=NAFConfig(gamma=0.98, tau=0.01),
+            train=replace(PENDULUM, total_steps=2_000, updates=5),
+        ),
+        DynaRunConfig(
+            preset="mve-pendulum",
+            env_id="Pendulum-v1",
+            algo=MVEConfig(model=replace(MEANS, members=1, elites=1)),
+            learner=DDPGConfig(gamma=0.98, hidden=SMALL),
+            train=PENDULUM,
+        ),
+        DynaRunConfig(
+            preset="steve-pendulum",
+            env_id="Pendulum-v1",
+            algo=STEVEConfig(model=MEANS),
+            learner=DDPGConfig(gamma=0.98, hidden=SMALL, critics=4),
+            train=PENDULUM,
+        ),
     )
 }
 
 
-def run(config: RunConfig) -> str:
+def run(config: RunConfig | DynaRunConfig) -> str:
+    if isinstance(config, DynaRunConfig):
+        return run_dyna(config)
     cpu = device.setup(config.device, config.threads)
     require(cpu.type == "cpu", f"device must be cpu for this homework, got {cpu.type}")
     seed_everything(config.seed)
@@ -89,6 +165,47 @@ def run(config: RunConfig) -> str:
         logger.close(status, command=command, device="cpu")
         envs.close()
     return conclude(config, HOMEWORK, status, logger, agent.act)
+
+
+def run_dyna(config: DynaRunConfig) -> str:
+    cpu = device.setup(config.device, config.threads)
+    require(cpu.type == "cpu", f"device must be cpu for this homework, got {cpu.type}")
+    seed_everything(config.seed)
+    task = model_task(config.env_id)
+    envs = registry.make_envs(config.env_id, 1)
+    eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)
+    spec = registry.spec(envs)
+    learner = LEARNERS[type(config.learner)](
+        spec, config.learner, config.train.total_updates, cpu, config.seed
+    )
+    imagination = IMAGINATIONS[type(config.algo)](spec, task, config.algo, config.seed)
+    replay = Replay(config.train.total_steps, spec, cpu)
+    start = resume_point(config, cpu)
+    if "agent" in start:
+        checkpoint.restore(learner, start["agent"])
+        checkpoint.restore(imagination, start["imagination"])
+        replay.load_state_dict(start["replay"])
+    directory = cli.run_directory(config, HOMEWORK)
+    logger = RunLogger(directory, config.train.total_steps, start["step"], start["wall_s"])
+    status = "failed"
+    try:
+        status = dyna_trainer.train(
+            learner,
+            imagination,
+            Collector(envs, cpu),
+            replay,
+            eval_envs,
+            logger,
+            config.train,
+            config.seed,
+            start["step"],
+        )
+    finally:
+        command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
+        logger.close(status, command=command, device="cpu")
+        envs.close()
+        eval_envs.close()
+    return conclude(config, HOMEWORK, status, logger, learner.act)
 
 
 if __name__ == "__main__":

@@ -39,7 +39,10 @@ def test_a_run_leaves_everything_behind(tmp_path, monkeypatch, capsys):
     assert "is finished" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("preset", [*module.PRESETS][1:])
+PLANNED = [name for name, preset in module.PRESETS.items() if isinstance(preset, module.RunConfig)]
+
+
+@pytest.mark.parametrize("preset", PLANNED[1:])
 def test_every_preset_takes_its_first_steps(preset, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "conclude", lambda *args: "finished")
     assert main(monkeypatch, preset, *TINY, "--out", tmp_path) == 0
