@@ -35,4 +35,9 @@ gym.register(
     entry_point="common.envs.cartpole_dense:CartPoleDense",
     max_episode_steps=200,
 )
+gym.register(
+    "course/PendulumSwingUpDense-v0",
+    entry_point="common.envs.pendulum_dense:PendulumDense",
+    max_episode_steps=40,
+)
 gym.register("course/DynaMaze-v0", entry_point="common.envs.maze:Maze", max_episode_steps=2_000)

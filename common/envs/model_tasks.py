@@ -72,12 +72,19 @@ def cartpole_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
     return (-distance).exp() - 0.01 * action[..., 0].square()
 
 
+def swing_up_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """exp(-|tip - top|^2 / l^2) (Deisenroth and Rasmussen 2011), obs = [cos, sin, w], hanging at cos = 1."""
+    cos, sin, _ = next_obs.unbind(-1)
+    return (-sin.square() - (cos + 1).square()).exp()
+
+
 MODEL_TASKS = {
     "Pendulum-v1": ModelTask(pendulum_reward, never),
     "InvertedPendulum-v5": ModelTask(inverted_pendulum_reward, inverted_pendulum_fell),
     "Hopper-v5": ModelTask(hopper_reward, hopper_fell),
     "course/Obstacles-v0": ModelTask(obstacles_reward, never),
     "course/CartPoleSwingUpDense-v0": ModelTask(cartpole_reward, never),
+    "course/PendulumSwingUpDense-v0": ModelTask(swing_up_reward, never),
 }
 
 

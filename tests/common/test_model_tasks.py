@@ -65,7 +65,9 @@ def test_an_unknown_reward_is_refused():
         model_task("Ant-v5")
 
 
-@pytest.mark.parametrize("env_id", ["course/Obstacles-v0", "course/CartPoleSwingUpDense-v0"])
+@pytest.mark.parametrize(
+    "env_id", ["course/Obstacles-v0", "course/CartPoleSwingUpDense-v0", "course/PendulumSwingUpDense-v0"]
+)
 def test_environment_keeps_gymnasiums_rules_and_can_be_seen(env_id):
     check_env(gym.make(env_id).unwrapped, skip_render_check=True)
     env = gym.make(env_id, render_mode="rgb_array")
@@ -120,3 +122,17 @@ def test_the_cart_moves_as_its_equations_say():
     obs, *_ = env.step(np.array([0.3], np.float32))
     action = torch.tensor([0.3], dtype=torch.float32).double()
     np.testing.assert_allclose(obs, observe(STEP(x, FORCE * action)), atol=1e-6)
+
+
+def test_the_pendulum_needs_more_than_one_push():
+    """Full torque from rest lifts it to 50 degrees at most: the swing turns where work meets weight,
+    4 x = 9.81 (1 - cos x)."""
+    env = gym.make("course/PendulumSwingUpDense-v0").unwrapped
+    env.x = torch.zeros(2, dtype=torch.float64)
+    cosines = [env.step(np.ones(1, np.float32))[0][0] for _ in range(40)]
+    turn = 0.8688  # rad, where both are equal
+    assert min(cosines) == pytest.approx(np.cos(turn), abs=0.02)
+    reward = MODEL_TASKS["course/PendulumSwingUpDense-v0"].reward
+    up, down = torch.tensor([[-1.0, 0.0, 3.0], [1.0, 0.0, 0.0]])
+    assert reward(down, torch.zeros(1), up) == 1
+    assert reward(up, torch.zeros(1), down) == pytest.approx(np.exp(-4))
