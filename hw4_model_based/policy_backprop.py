@@ -169,6 +169,7 @@ class Backprop:
         rows = torch.randint(len(obs), (self.model.elites, c.batch_size), generator=self.draws)
         total = policy_return(mean_step(self.model), self.task, self.policy, obs[rows], c.horizon)
         value = total.mean() / c.horizon
+        require(value.requires_grad, "env_id must have a reward with a gradient, got a count of steps")
         self.optimizer.zero_grad()
         (-value).backward(inputs=self.parameters)
         norm = clip_gradient(self.parameters, c.max_norm)

@@ -238,6 +238,12 @@ def test_bad_settings_are_refused(settings, sentence):
         BackpropConfig(**settings)
 
 
+def test_a_reward_without_a_gradient_is_refused():
+    task = ModelTask(lambda obs, action, next_obs: (next_obs[..., 0] > 0).float(), never)
+    with pytest.raises(UsageError, match="env_id must have a reward with a gradient"):
+        Backprop(SPEC, task, BackpropConfig(model=SMALL), 0).policy_step(walk().obs)
+
+
 def test_discrete_actions_are_refused():
     with pytest.raises(UsageError, match="env_id must have continuous actions"):
         Backprop(SPEC._replace(discrete=True), LINE, BackpropConfig(), 0)
