@@ -117,8 +117,9 @@ def test_the_fit_finds_the_noise_the_scale_and_what_does_not_matter():
         assert (evidence(x, y, length, gp.signal, gp.noise) < at)[0]
 
 
-def test_noiseless_data_leave_a_process_that_can_be_computed():
-    x = normal(40, 2)
+def test_noiseless_data_and_idle_inputs_leave_a_process_that_can_be_computed():
+    x = normal(40, 3)
+    x[:, 2] = 5
     gp = fit(x, torch.stack([x[:, 0], torch.zeros(40)], 1))
     mean, var = predict(gp, x)
     assert (mean[:, 0] - x[:, 0]).abs().max() < 0.02
