@@ -7,7 +7,7 @@ from pathlib import Path
 from common.sweep import Experiment, main
 from hw4_model_based.run import HOMEWORK, PRESETS
 
-FIVE = tuple(range(5))
+THREE, FIVE = tuple(range(3)), tuple(range(5))
 OPEN_LOOP = ("mpc-obstacles", "--algo.replan-every", "10")
 BALANCE, HOP = "mbpo-invertedpendulum", "mbpo-hopper"
 REAL = ("--algo.real-ratio", "1")  # nothing imagined: the model-free agent in the same loop
@@ -34,6 +34,8 @@ EXPERIMENTS = {
         {"TSinf": ("pets-cartpole",), "TS1": ("pets-cartpole", "--algo.propagation", "ts1")}, FIVE
     ),
     "pendulum": Experiment({"PETS": ("pets-pendulum",)}, FIVE),
+    "backprop": Experiment({"backpropagation into the policy": ("backprop-pendulum",)}, THREE),
+    "pilco": Experiment({"PILCO": ("pilco-pendulum",)}, THREE),
     "invertedpendulum": Experiment({"PETS": ("pets-invertedpendulum",)}, FIVE),
     # To learn from more than what was seen, beside the same agent without a model.
     "mbpo": Experiment(

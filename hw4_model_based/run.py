@@ -25,17 +25,19 @@ from hw4_model_based.mbpo import MBPO, MBPOConfig
 from hw4_model_based.mpc import MPC, MPCConfig
 from hw4_model_based.mve import MVE, STEVE, MVEConfig, STEVEConfig
 from hw4_model_based.pets import PETS, PETSConfig
+from hw4_model_based.pilco import PILCO, PILCOConfig, goal_of
+from hw4_model_based.policy_backprop import Backprop, BackpropConfig
 from hw4_model_based.trainer import TrainConfig, train
 
 HOMEWORK = "hw4_model_based"
-AGENTS = {MPCConfig: MPC, PETSConfig: PETS}
+AGENTS = {MPCConfig: MPC, PETSConfig: PETS, BackpropConfig: Backprop, PILCOConfig: PILCO}
 IMAGINATIONS = {MBPOConfig: MBPO, MVEConfig: MVE, STEVEConfig: STEVE}
 LEARNERS = {SACConfig: SAC, DDPGConfig: DDPG, NAFConfig: NAF}  # of homework 3
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: MPCConfig | PETSConfig  # settings of the model and the planner
+    algo: MPCConfig | PETSConfig | BackpropConfig | PILCOConfig  # settings of the model and its use
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
@@ -135,6 +137,20 @@ PRESETS = {
             learner=DDPGConfig(gamma=0.98, hidden=SMALL, critics=4),
             train=PENDULUM,
         ),
+        RunConfig(
+            preset="backprop-pendulum",
+            env_id="Pendulum-v1",
+            algo=BackpropConfig(
+                model=DynamicsConfig(members=3, elites=3, probabilistic=False, max_epochs=60, patience=10)
+            ),
+            train=TrainConfig(total_steps=1_600),
+        ),
+        RunConfig(
+            preset="pilco-pendulum",
+            env_id="course/PendulumSwingUpDense-v0",
+            algo=PILCOConfig(),
+            train=TrainConfig(total_steps=320, initial_steps=40, trial_steps=40),
+        ),
     )
 }
 
@@ -145,7 +161,7 @@ def run(config: RunConfig | DynaRunConfig) -> str:
     cpu = device.setup(config.device, config.threads)
     require(cpu.type == "cpu", f"device must be cpu for this homework, got {cpu.type}")
     seed_everything(config.seed)
-    task = model_task(config.env_id)
+    task = (goal_of if isinstance(config.algo, PILCOConfig) else model_task)(config.env_id)
     envs = registry.make_envs(config.env_id, config.train.num_envs)
     spec = registry.spec(envs)
     agent = AGENTS[type(config.algo)](spec, task, config.algo, config.seed)

@@ -10,13 +10,24 @@ import torch
 from common import checkpoint, cli
 from hw4_model_based import run as module
 from hw4_model_based import trainer
-from tests.helpers import rows, run_directory
+from tests.helpers import assert_same, rows, run_directory
 
-TINY = [
-    "--train.total-steps", 24, "--train.initial-steps", 8, "--train.num-envs", 2, "--train.trial-steps", 4,
-    "--algo.samples", 6, "--algo.elites", 2, "--algo.iterations", 1, "--algo.horizon", 3,
-    "--algo.model.hidden", 8, "--algo.model.max-epochs", 2,
-]  # fmt: skip
+LOOP = [
+    "--train.total-steps",
+    24,
+    "--train.initial-steps",
+    8,
+    "--train.num-envs",
+    2,
+    "--train.trial-steps",
+    4,
+]
+MODEL = ["--algo.horizon", 3, "--algo.model.hidden", 8, "--algo.model.max-epochs", 2]
+TINY = [*LOOP, *MODEL, "--algo.samples", 6, "--algo.elites", 2, "--algo.iterations", 1]
+POLICIES = {  # the presets that search a policy instead of a plan
+    "backprop-pendulum": [*LOOP, *MODEL, "--algo.hidden", 8, "--algo.updates", 2, "--algo.batch-size", 4],
+    "pilco-pendulum": [*LOOP, "--algo.horizon", 3, "--algo.basis", 4, "--algo.iterations", 2],
+}
 
 
 def main(monkeypatch, *args: object) -> int:
@@ -45,7 +56,7 @@ PLANNED = [name for name, preset in module.PRESETS.items() if isinstance(preset,
 @pytest.mark.parametrize("preset", PLANNED[1:])
 def test_every_preset_takes_its_first_steps(preset, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "conclude", lambda *args: "finished")
-    assert main(monkeypatch, preset, *TINY, "--out", tmp_path) == 0
+    assert main(monkeypatch, preset, *POLICIES.get(preset, TINY), "--out", tmp_path) == 0
 
 
 class Killed(Exception):
@@ -55,17 +66,18 @@ class Killed(Exception):
 @pytest.mark.parametrize(
     "options",
     [
-        ["mpc-obstacles", "--algo.search", "mppi", "--algo.replan-every", 2],
-        ["mpc-obstacles", "--train.no-aggregate"],
-        ["pets-pendulum", "--algo.propagation", "ts1"],
+        ["mpc-obstacles", *TINY, "--algo.search", "mppi", "--algo.replan-every", 2],
+        ["mpc-obstacles", *TINY, "--train.no-aggregate"],
+        ["pets-pendulum", *TINY, "--algo.propagation", "ts1"],
+        *([preset, *settings] for preset, settings in POLICIES.items()),
     ],
-    ids=["aggregated", "random data", "particles"],
+    ids=["aggregated", "random data", "particles", *POLICIES],
 )
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(options, tmp_path, monkeypatch):
     """Killed in the third of four trials, resumed from the checkpoint of the second: same metrics, same
     last checkpoint."""
     monkeypatch.setattr(module, "conclude", lambda *args: "finished")
-    words = [str(word) for word in [*options, *TINY, "--train.total-steps", 40]]
+    words = [str(word) for word in [*options, "--train.total-steps", 40]]
     whole = dataclasses.replace(cli.parse(module.PRESETS, "", words), out=tmp_path / "whole")
     module.run(whole)
     first_returns, trials = trainer.first_returns, []
@@ -89,9 +101,7 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(options, tmp_path, 
         for path in (directory, run_directory(tmp_path / "whole"))
     )
     assert torch.equal(first["replay"]["rows"], second["replay"]["rows"])
-    for name, value in first["agent"]["model"].items():
-        assert torch.equal(value, second["agent"]["model"][name])
-    assert torch.equal(first["agent"]["draws"], second["agent"]["draws"])
+    assert_same(first["agent"], second["agent"])
 
 
 @pytest.mark.parametrize(
@@ -105,6 +115,8 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(options, tmp_path, 
         (["--algo.search", "grid"], "--algo.search"),
         (["--algo.model.members", "2"], "elites must be at most members = 2, got 3"),
         (["pets-cartpole", "--algo.particles", "3"], "particles must be a multiple"),
+        (["pilco-pendulum", "--env-id", "Pendulum-v1"], "env_id must have a goal for PILCO, one of course/"),
+        (["backprop-pendulum", "--env-id", "Ant-v5"], "env_id must have a known reward function"),
         (["--train.initial-steps", "0"], "initial_steps must be at least 2, got 0"),
         (["--resume", "nowhere"], "nowhere is not the directory of a run of this homework"),
     ],
