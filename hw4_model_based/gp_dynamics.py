@@ -8,7 +8,7 @@ f*|D ~ N(k*' beta, k** - k*' K^-1 k*),   beta = K^-1 y
 x ~ N(m, S):  mean, covariance and input-output covariance of f(x) in closed form (moment matching), as
 k(., x) and products of two of them are Gaussians in x.
 
-Rasmussen and Williams 2006, chapters 2 and 5; Deisenroth and Rasmussen 2011, PILCO, eqs. 10 to 23. Everything
+Rasmussen and Williams 2006, chapters 2 and 5; Deisenroth and Rasmussen 2011, PILCO, section 2.2. Everything
 is exact, float64 and differentiable: N is some hundred, each fit costs N^3. Input-output covariances are
 returned as S^-1 Cov[x, f] = E df/dx, which exists where S is singular too.
 
@@ -53,10 +53,14 @@ def kernel(x: Tensor, y: Tensor, lengthscale: Tensor, signal: Tensor) -> Tensor:
     return signal[:, None, None].square() * (-0.5 * square.clamp(min=0)).exp()
 
 
+def noisy_kernel(x: Tensor, lengthscale: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+    """K = k(X, X) + noise^2 I: [E, N, N]"""
+    return kernel(x, x, lengthscale, signal) + torch.diag_embed(noise.square()[:, None].expand(-1, len(x)))
+
+
 def evidence(x: Tensor, y: Tensor, lengthscale: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
     """log p(y|X) of each output: x [N, D], y [N, E] -> [E]"""
-    K = kernel(x, x, lengthscale, signal) + torch.diag_embed(noise.square()[:, None].expand(-1, len(x)))
-    L = torch.linalg.cholesky(K)
+    L = torch.linalg.cholesky(noisy_kernel(x, lengthscale, signal, noise))
     white = torch.linalg.solve_triangular(L, y.mT[..., None], upper=False)  # [E, N, 1]
     log_det = L.diagonal(dim1=1, dim2=2).log().sum(1)
     return -0.5 * white.square().sum((1, 2)) - log_det - 0.5 * len(x) * LOG_2PI
@@ -64,8 +68,7 @@ def evidence(x: Tensor, y: Tensor, lengthscale: Tensor, signal: Tensor, noise: T
 
 def condition(x: Tensor, y: Tensor, lengthscale: Tensor, signal: Tensor, noise: Tensor) -> GaussianProcess:
     """The posterior under given hyperparameters."""
-    K = kernel(x, x, lengthscale, signal) + torch.diag_embed(noise.square()[:, None].expand(-1, len(x)))
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(K))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(noisy_kernel(x, lengthscale, signal, noise)))
     return GaussianProcess(x, (inverse @ y.mT[..., None])[..., 0], inverse, lengthscale, signal, noise)
 
 
@@ -136,7 +139,11 @@ class MomentMatching:
 
     def __call__(self, mean: Tensor, cov: Tensor) -> Moments:
         """mean [M, D], cov [M, D, D]"""
-        E = self.outputs
+        E, D = self.outputs, self.x.shape[1]
+        ok = mean.ndim == 2 and mean.shape[1] == D and cov.shape == (*mean.shape, D)
+        require(
+            ok, f"mean and cov must be [M, {D}] and [M, {D}, {D}], got {list(mean.shape)}, {list(cov.shape)}"
+        )
         B = self.eye + self.outer * cov[:, None]  # [M, E + pairs, D, D]
         inverse, half_logdet = torch.linalg.inv(B), 0.5 * torch.logdet(B)[..., None]
         apart = (self.x - mean[:, None])[:, None]  # [M, 1, N, D]

@@ -89,6 +89,7 @@ def differentiate(
     horizon: int,
 ) -> Derivatives:
     """Every Jacobian along the rollout from s [n]; theta [P], policy(theta, s) -> a [m]."""
+    require(horizon >= 1, f"horizon must be at least 1, got {horizon}")
     states, actions = [], []
     for _ in range(horizon):
         states, actions = [*states, s], [*actions, policy(theta, s)]

@@ -235,3 +235,8 @@ def test_the_minimum_is_found_within_limits_and_beside_what_cannot_be_computed()
 def test_bad_data_are_refused(x, y, sentence):
     with pytest.raises(UsageError, match=sentence):
         fit(x, y)
+
+
+def test_a_gaussian_of_another_size_is_refused():
+    with pytest.raises(UsageError, match=r"mean and cov must be \[M, 2\] and \[M, 2, 2\], got \[1, 3\]"):
+        MomentMatching(process())(torch.zeros(1, 3), torch.zeros(1, 3, 3))

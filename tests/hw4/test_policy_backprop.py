@@ -245,6 +245,12 @@ def test_a_reward_without_a_gradient_is_refused():
         Backprop(SPEC, task, BackpropConfig(model=SMALL), 0).policy_step(walk().obs)
 
 
+def test_no_horizon_is_refused():
+    *_, step, reward, policy = lqr()
+    with pytest.raises(UsageError, match="horizon must be at least 1, got 0"):
+        differentiate(step, reward, policy, torch.zeros(6).double(), torch.zeros(3).double(), 0)
+
+
 def test_discrete_actions_are_refused():
     with pytest.raises(UsageError, match="env_id must have continuous actions"):
         Backprop(SPEC._replace(discrete=True), LINE, BackpropConfig(), 0)
