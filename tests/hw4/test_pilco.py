@@ -144,6 +144,15 @@ def test_the_expected_cost_of_a_certain_world_is_that_of_its_rollout(model):
     torch.testing.assert_close(found, 1 - earned / 8, rtol=0, atol=1e-8)
 
 
+def test_the_noise_of_the_world_widens_every_state(model):
+    """One step from a certain state: N(led, diag noise^2), seen through [cos, sin, w]."""
+    known, goal = model._replace(inverse=None, noise=f64([0.3, 0.2])), GOALS[ENV]
+    found = expected_cost(known, POLICY, MEAN, torch.zeros(2, 2, 2, dtype=torch.float64), 1, goal)
+    o = observe(lead(known, MEAN), torch.diag(f64([0.09, 0.04])).expand(2, 2, 2), 0)
+    expected = 1 - bell(o.mean, o.cov, f64(goal.target), f64(goal.weight))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+
+
 def test_the_gradient_of_the_expected_cost_is_that_of_differences(model):
     agent = PILCO(SPEC, GOALS[ENV], TINY, 0)
     agent.begin_policy(batch().obs.double())
