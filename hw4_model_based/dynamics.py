@@ -146,7 +146,7 @@ class Dynamics(nn.Module):
 
         Each member keeps the parameters that were best on the data held out.
         """
-        _check(obs, action, next_obs, self.obs_dim)
+        check_transitions(obs, action, next_obs, self.obs_dim)
         c, size = self.config, len(obs)
         x, y = torch.cat([obs, action], 1), next_obs - obs
         self.inputs.fit(x)
@@ -192,7 +192,7 @@ class Dynamics(nn.Module):
         return self.loss(x, y)
 
 
-def _check(obs: Tensor, action: Tensor, next_obs: Tensor, obs_dim: int) -> None:
+def check_transitions(obs: Tensor, action: Tensor, next_obs: Tensor, obs_dim: int) -> None:
     for name, x in (("obs", obs), ("action", action), ("next_obs", next_obs)):
         ok = x.ndim == 2 and len(x) == len(obs) and (name == "action" or x.shape[1] == obs_dim)
         require(
