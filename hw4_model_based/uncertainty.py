@@ -4,8 +4,8 @@ python -m hw4_model_based.uncertainty [--out uncertainty.png] [--seed 0]
 
 H(s'|s, a; theta) of one network is the noise that it has learned to expect. Where there were no data it says
 what it likes: under one seed that it is sure, under another that it is not. What is not known is p(theta|D):
-the members of an ensemble, each fitted to a bootstrap of the data, agree where data are and part where there
-are none,
+the members of an ensemble, each fitted to a bootstrap of the data, or networks drawn from the posterior of a
+Bayesian one, agree where data are and part where there are none,
 
 Var E_theta[s'|s, a] = 1/E sum_e (mu_e - mean mu)^2.
 """
@@ -13,6 +13,7 @@ Var E_theta[s'|s, a] = 1/E sum_e (mu_e - mean mu)^2.
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,12 +25,15 @@ from torch import Tensor
 
 from common.distributions import LOG_2PI
 from common.seeding import generator
+from common.types import require
+from hw4_model_based.bayesian_network import BayesianConfig, BayesianDynamics
 from hw4_model_based.dynamics import Dynamics, DynamicsConfig, mixture_moments
 
 NOISE = 0.1  # standard deviation of what the world adds
 CONFIG = DynamicsConfig(
     hidden=(32, 32), lr=1e-2, batch_size=32, max_epochs=150, weight_decay=0.0, patience=40
 )
+BAYES = BayesianConfig()
 
 
 class Beliefs(NamedTuple):
@@ -39,6 +43,7 @@ class Beliefs(NamedTuple):
     mean: Tensor  # of s', all members
     entropy: Tensor  # of one network, the first, in nats
     disagreement: Tensor  # standard deviation of the members' means
+    bayesian: Tensor  # the same of networks drawn from the posterior of one Bayesian network
     noise: Tensor  # root of the members' mean variance
 
 
@@ -60,30 +65,63 @@ def on_data(obs: Tensor) -> Tensor:
 
 
 def beliefs(seed: int, size: int = 400, points: int = 161) -> Beliefs:
-    """An ensemble fitted to the world, asked between -4 and 4."""
+    """An ensemble and a Bayesian network fitted to the world, asked between -4 and 4."""
     draws = generator(seed, "world")
+    data = world(size, draws)
+    obs, action = torch.linspace(-4, 4, points), torch.zeros(points, 1)
     model = Dynamics(1, 1, CONFIG, generator(seed, "model"))
-    model.fit(*world(size, draws), draws)
-    obs = torch.linspace(-4, 4, points)
-    mean, std = (x.squeeze(-1) for x in model.predict(obs[:, None], torch.zeros(points, 1)))  # [E, G]
+    model.fit(*data, draws)
+    mean, std = (x.squeeze(-1) for x in model.predict(obs[:, None], action))  # [E, G]
     centre, aleatoric, epistemic = mixture_moments(mean, std**2)
     entropy = 0.5 * (1 + LOG_2PI) + std[0].log()
-    return Beliefs(obs, centre, entropy, epistemic.sqrt(), aleatoric.sqrt())
+    bayes = BayesianDynamics(1, 1, BAYES, generator(seed, "bayes"))
+    bayes.fit(*data, draws)
+    drawn = bayes.predict(obs[:, None], action, 100, draws)[0].squeeze(-1)  # [E, G]
+    return Beliefs(obs, centre, entropy, epistemic.sqrt(), drawn.std(0), aleatoric.sqrt())
 
 
-def ratios(b: Beliefs) -> tuple[float, float]:
-    """Off the data over on the data, medians: one network's standard deviation, and the disagreement."""
+def ratios(b: Beliefs) -> tuple[float, float, float]:
+    """Off the data over on the data, medians: one network's standard deviation, the ensemble's disagreement,
+    the Bayesian network's."""
     on = on_data(b.obs)
     deviation = (b.entropy - 0.5 * (1 + LOG_2PI)).exp()
-    return tuple(float(x[~on].median() / x[on].median()) for x in (deviation, b.disagreement))
+    return tuple(float(x[~on].median() / x[on].median()) for x in (deviation, b.disagreement, b.bayesian))
+
+
+def coverage(mean: Tensor, std: Tensor, target: Tensor) -> tuple[float, float]:
+    """Share of the targets [B, D] within one and within two standard deviations of what E members predict
+    together, [E, B, D] each. Of a calibrated Gaussian prediction it is 68.27 % and 95.45 %."""
+    centre, aleatoric, epistemic = mixture_moments(mean, std**2)
+    ok = target.shape == centre.shape and target.numel() > 0
+    require(ok, f"target must be {list(centre.shape)} and not empty, got {list(target.shape)}")
+    z = (target - centre).abs() / (aleatoric + epistemic).sqrt()
+    return float((z < 1).double().mean()), float((z < 2).double().mean())
+
+
+def uneven_world(size: int, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    """s' = s + sin s + noise of deviation 0.1 e^{s/2}, s in [-2, 2]: obs, action, next_obs [B, 1]."""
+    obs = 4 * torch.rand(size, 1, generator=draws) - 2
+    noise = NOISE * (obs / 2).exp() * torch.randn(size, 1, generator=draws)
+    return obs, torch.zeros(size, 1), obs + obs.sin() + noise
+
+
+def calibration(seed: int, size: int = 2_000) -> tuple[float, float]:
+    """Coverage by an ensemble of as many new data as it was fitted to, of the uneven world."""
+    draws = generator(seed, "calibration")
+    config = replace(CONFIG, hidden=(16, 16), lr=5e-3, batch_size=128, max_epochs=40, patience=5)
+    model = Dynamics(1, 1, config, generator(seed, "model"))
+    model.fit(*uneven_world(size, draws), draws)
+    obs, action, next_obs = uneven_world(size, draws)
+    return coverage(*model.predict(obs, action), next_obs)
 
 
 def table(seeds: int = 5) -> str:
     """Markdown."""
     found = np.array([ratios(beliefs(seed)) for seed in range(seeds)])
+    names = ("one network's standard deviation", "the ensemble's disagreement", "the Bayesian network's")
     rows = [
         f"| {name} | {np.median(x):.1f} | {x.min():.1f} to {x.max():.1f} |"
-        for name, x in zip(("one network's standard deviation", "disagreement"), found.T, strict=True)
+        for name, x in zip(names, found.T, strict=True)
     ]
     return "\n".join(
         [f"| off the data over on the data | median of {seeds} seeds | range |", "|---|---|---|", *rows]
@@ -96,7 +134,8 @@ def draw(seed: int = 0) -> Figure:
     b = beliefs(seed)
     _predictions(left, b, seed)
     right.plot(b.obs, b.entropy, label="entropy of one network, nats")
-    right.plot(b.obs, b.disagreement.log(), label="log of the disagreement")
+    right.plot(b.obs, b.disagreement.log(), label="log of the ensemble's disagreement")
+    right.plot(b.obs, b.bayesian.log(), label="log of the Bayesian network's")
     right.set(xlabel="s", title="What is known of what is not known")
     for axes in (left, right):
         for low, high in ((-2, -1), (0.5, 2)):
@@ -127,6 +166,8 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.error(str(error))
     print(table())
+    one, two = calibration(args.seed)
+    print(f"within one deviation {one:.1%} of new data, within two {two:.1%}")
     print(args.out)
 
 
