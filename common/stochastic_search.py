@@ -107,17 +107,20 @@ def mppi(
     high: Tensor | float | None = None,
     *,
     generator: torch.Generator,
+    correlate: Callable[[Tensor], Tensor] = lambda noise: noise,
 ) -> Optimum:
     """Move the mean to the softmax-weighted average of the samples, `iterations` times; std stays.
 
-    A cost of control belongs into the score, where it sees the clipped action.
+    A cost of control belongs into the score, where it sees the clipped action. `correlate` is done to the
+    noise [samples, ..., d] before it is multiplied by std.
     """
     std = _check_gaussian(mean, std)
     low, high = _clamp_limits(mean, low, high)
     _check_counts(generator, iterations=iterations, samples=samples)
     found = []
     for _ in range(iterations):
-        x = torch.addcmul(mean, std, _noise(torch.randn, samples, mean, generator)).clamp(low, high)
+        noise = correlate(_noise(torch.randn, samples, mean, generator))
+        x = torch.addcmul(mean, std, noise).clamp(low, high)
         value = score(x)
         (best,), (best_value,) = rank(x, value, 1)
         found.append((best, best_value))

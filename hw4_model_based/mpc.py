@@ -7,7 +7,12 @@ v1.0  ... and add what the plan met         --algo.replan-every T
 v1.5  ... and plan anew after every step    --algo.replan-every 1, model-predictive control
 
 Nagabandi et al. 2018; ensembles as in Berkeley's CS 285. The search over actions is random shooting, CEM or
-MPPI from common.stochastic_search. A rollout of the model ends where the task terminates: nothing is earned
+MPPI from common.stochastic_search. PDDM (Nagabandi et al. 2019) is MPPI over the members of an ensemble, its
+noise filtered along the plan, so that samples push one way for a while instead of trembling:
+
+n_t = beta u_t + (1 - beta) n_{t-1},  u_t ~ N(0, std^2),  n_0 = 0    --algo.search mppi --algo.noise-beta
+
+A rollout of the model ends where the task terminates: nothing is earned
 afterwards. A plan whose return is not finite ranks last. What is played is the mean of the last distribution,
 not the best sample, which is the one that is best at exploiting the errors of the model. No gradient flows.
 """
@@ -43,6 +48,7 @@ class MPCConfig:
     alpha: float = 0.1  # weight of the old mean and variance in the new ones, CEM
     std: float = 0.5  # of the first Gaussian; actions lie in [-1, 1]
     temperature: float = 0.1  # of MPPI, in units of reward: what a plan may lose and still count
+    noise_beta: float = 1.0  # share of new noise in that of a step, MPPI; 1 is white, less is smooth (PDDM)
     model: DynamicsConfig = field(default_factory=DynamicsConfig)  # settings of the dynamics
 
     def __post_init__(self):
@@ -53,7 +59,10 @@ class MPCConfig:
         require(ok, f"elites must be at most samples = {self.samples}, got {self.elites}")
         require(self.alpha < 1, f"alpha must lie in [0, 1), got {self.alpha}")
         require_unit(self, "alpha")
-        require_positive(self, "std", "temperature")
+        require_positive(self, "std", "temperature", "noise_beta")
+        require_unit(self, "noise_beta")
+        ok = self.noise_beta == 1 or self.search == "mppi"
+        require(ok, f"noise_beta must be 1 unless search is mppi, got {self.noise_beta} with {self.search}")
 
 
 def imagined_return(step: Step, task: ModelTask, obs: Tensor, actions: Tensor, particles: int) -> Tensor:
@@ -73,6 +82,14 @@ def imagined_return(step: Step, task: ModelTask, obs: Tensor, actions: Tensor, p
         alive = alive & ~task.terminated(following)
         state = following
     return total.mean(0)
+
+
+def filtered_noise(u: Tensor, beta: float) -> Tensor:
+    """n_t = beta u_t + (1 - beta) n_{t-1} along the steps of u [..., T, K], n_0 = 0."""
+    n = [beta * u[..., 0, :]]
+    for u_t in u.unbind(-2)[1:]:
+        n.append(beta * u_t + (1 - beta) * n[-1])
+    return torch.stack(n, -2)
 
 
 def plan(
@@ -102,7 +119,13 @@ def plan(
             score, mean, c.std, c.iterations, c.samples, c.elites, c.alpha, -1.0, 1.0, generator=draws
         )
     else:
-        found = mppi(score, mean, c.std, c.temperature, c.iterations, c.samples, -1.0, 1.0, generator=draws)
+
+        def smooth(u: Tensor) -> Tensor:
+            return filtered_noise(u.unflatten(-1, (T, K)), c.noise_beta).flatten(-2)
+
+        limits = {"low": -1.0, "high": 1.0}
+        settings = (c.std, c.temperature, c.iterations, c.samples)
+        found = mppi(score, mean, *settings, **limits, generator=draws, correlate=smooth)
     return found.mean.unflatten(1, (T, K))
 
 

@@ -8,9 +8,10 @@ import torch
 
 from common.envs.model_tasks import MODEL_TASKS, ModelTask, never
 from common.envs.obstacles import move
+from common.stochastic_search import mppi
 from common.types import EnvSpec, UsageError
 from hw4_model_based.dynamics import DynamicsConfig
-from hw4_model_based.mpc import MPC, MPCConfig, imagined_return, plan
+from hw4_model_based.mpc import MPC, MPCConfig, filtered_noise, imagined_return, plan
 from tests.hw4.models import LINE, A, line, members
 
 SEARCHES = ["random", "cem", "mppi"]
@@ -86,6 +87,41 @@ def test_problems_side_by_side_are_solved_each_for_itself(search, generator):
     found = plan(step, task, obs, torch.zeros(3, 2, 1), config, 1, generator)
     expected = torch.tensor([[0.5, 0.0], [-0.7, 0.0], [0.0, 0.0]])
     torch.testing.assert_close(found[..., 0], expected, rtol=0, atol=0.2 if search == "random" else 0.06)
+
+
+@pytest.mark.parametrize("beta", [0.3, 0.8, 1.0])
+def test_filtered_noise_has_the_covariance_of_its_recursion(beta, generator):
+    """n = L u with L_ts = beta (1 - beta)^(t-s): Cov(n_s, n_t) = beta^2 sum_{k <= s} (1 - beta)^(s+t-2k)."""
+    T = 6
+    L = filtered_noise(torch.eye(T).double()[..., None], beta)[..., 0].T  # a unit of noise at each step
+    t = torch.arange(T).double()
+    expected = beta * (1 - beta) ** (t[:, None] - t).clamp(min=0) * (t[:, None] >= t)
+    torch.testing.assert_close(L, expected, rtol=0, atol=1e-12)
+    k, s = torch.arange(3).double(), 2
+    closed = [beta**2 * ((1 - beta) ** (s + t - 2 * k)).sum().item() for t in range(2, T)]
+    assert (L @ L.T)[2, 2:].tolist() == pytest.approx(closed, abs=1e-12)
+    u = torch.randn(100_000, T, 2, generator=generator)
+    n = filtered_noise(u, beta)
+    assert n.shape == u.shape
+    for axis in range(2):
+        torch.testing.assert_close(n[..., axis].T.cov(), (L @ L.T).float(), rtol=0, atol=0.02)
+    assert (n[..., 0] * n[..., 1]).mean().abs() < 0.01  # entries of an action stay independent
+
+
+def test_a_beta_of_one_is_mppi_bit_for_bit(generator):
+    config = MPCConfig(search="mppi", horizon=3, samples=20, iterations=2)
+    obs, warm = torch.ones(2, 1), torch.zeros(2, 3, 1)
+
+    def score(x):
+        start = obs.expand(20, -1, -1).reshape(40, 1)
+        return imagined_return(members, LINE, start, x.reshape(40, 3, 1), 3).view(20, 2)
+
+    settings = (config.std, config.temperature, 2, 20, -1.0, 1.0)
+    draws = [torch.Generator().manual_seed(5) for _ in range(3)]
+    plain = mppi(score, warm.flatten(1), *settings, generator=draws[0]).mean[..., None]
+    assert torch.equal(plan(members, LINE, obs, warm, config, 3, draws[1]), plain)
+    smooth = dataclasses.replace(config, noise_beta=0.5)
+    assert not torch.equal(plan(members, LINE, obs, warm, smooth, 3, draws[2]), plain)
 
 
 def test_the_mean_is_played_and_not_the_luckiest_sample(generator):
@@ -183,6 +219,9 @@ def test_a_new_episode_forgets_its_plan_and_only_its_own():
         ({"alpha": 1.0}, r"alpha must lie in \[0, 1\), got 1.0"),
         ({"std": 0.0}, "std must be positive"),
         ({"temperature": float("nan")}, "temperature must be positive"),
+        ({"search": "mppi", "noise_beta": 0.0}, "noise_beta must be positive"),
+        ({"search": "mppi", "noise_beta": 1.5}, r"noise_beta must lie in \[0, 1\], got 1.5"),
+        ({"noise_beta": 0.5}, "noise_beta must be 1 unless search is mppi, got 0.5 with cem"),
     ],
 )
 def test_bad_settings_are_refused(settings, sentence):
