@@ -7,8 +7,7 @@ Each plan is tried by P particles, each of which belongs to a member e of the en
 TS1     the member is drawn anew at every step    E s_T = (E a)^T s_0 of a linear model s' = a_e s
 TSinf   the member stays                          E s_T = E a^T s_0: what is not known stays the same unknown
 
-The particles are spread evenly over the members, in batches. With MPPI over the same model the planner is
-PDDM's (Nagabandi et al. 2019) but for its filtered noise.
+The particles are spread evenly over the members, in batches.
 """
 
 from __future__ import annotations
@@ -46,14 +45,13 @@ def trajectory_sampling(predict: Predict, members: int, anew: bool, draws: torch
     def step(state: Tensor, action: Tensor) -> Tensor:
         P, B, D = state.shape
         per_member = P // members
-        order = torch.randperm(P, generator=draws) if anew else torch.arange(P)
-        dealt = state[order].reshape(members, per_member * B, D)
+        order = torch.randperm(P, generator=draws) if anew else None
+        dealt = (state[order] if anew else state).reshape(members, per_member * B, D)
         action = action.expand(members, per_member, -1, -1).reshape(members, per_member * B, -1)
         mean, std = predict(dealt, action)
         noise = torch.randn(mean.shape, generator=draws, dtype=torch.float32).to(mean)
-        following = torch.empty_like(state)
-        following[order] = torch.addcmul(mean, std, noise).view(P, B, D)
-        return following
+        following = torch.addcmul(mean, std, noise).view(P, B, D)
+        return following[order.argsort()] if anew else following
 
     return step
 
