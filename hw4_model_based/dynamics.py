@@ -62,6 +62,12 @@ def soft_bound(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
     return low + F.softplus(x - low)
 
 
+def silu(x: Tensor) -> Tensor:
+    """x sigmoid(x), in place where no gradient is asked for: half of a prediction would be spent on fresh
+    memory."""
+    return F.silu(x, inplace=not torch.is_grad_enabled())
+
+
 def mixture_moments(mean: Tensor, var: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Of E Gaussians [E, ...], equally weighted: mean, and the two parts of the variance [...].
 
@@ -108,7 +114,7 @@ class Dynamics(nn.Module):
         self.config, self.obs_dim = config, obs_dim
         outputs = 2 * obs_dim if config.probabilistic else obs_dim
         sizes = (obs_dim + action_dim, *config.hidden, outputs)
-        self.net = EnsembleMLP(config.members, *sizes, generator=generator, activation=F.silu)
+        self.net = EnsembleMLP(config.members, *sizes, generator=generator, activation=silu)
         self.inputs, self.change = Normalizer(obs_dim + action_dim), Normalizer(obs_dim)
         bounds = (config.members, 1, obs_dim)  # each member's own, of log sigma^2
         self.low, self.high = nn.Parameter(torch.full(bounds, -10.0)), nn.Parameter(torch.full(bounds, 0.5))
