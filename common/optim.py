@@ -22,8 +22,9 @@ class Adam(torch.optim.Adam):
         lr: float,
         betas: tuple[float, float] = (0.9, 0.999),
         eps: float = 1e-8,
+        weight_decay: float = 0.0,
     ):
-        super().__init__(parameters, lr, betas, eps, fused=True)
+        super().__init__(parameters, lr, betas, eps, weight_decay, fused=True)
 
     def zero_grad(self) -> None:
         for group in self.param_groups:
@@ -48,7 +49,7 @@ class Adam(torch.optim.Adam):
                 beta1=group["betas"][0],
                 beta2=group["betas"][1],
                 eps=group["eps"],
-                weight_decay=0.0,
+                weight_decay=group["weight_decay"],
                 amsgrad=False,
                 maximize=False,
             )

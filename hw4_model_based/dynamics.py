@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from common.distributions import LOG_2PI
 from common.ensemble import EnsembleMLP
+from common.optim import Adam
 from common.types import Metrics, require, require_at_least, require_positive
 
 STD_FLOOR = 1e-4  # in units of the data: what never moves must not be divided by nothing
@@ -130,7 +131,10 @@ class Dynamics(nn.Module):
         if not self.config.probabilistic:
             return out, torch.zeros_like(out)
         mean, log_var = out.split(self.obs_dim, -1)
-        return mean, soft_bound(log_var, self.low[: len(out)], self.high[: len(out)])
+        low, high = self.low, self.high
+        if len(out) < len(low):
+            low, high = low[: len(out)], high[: len(out)]
+        return mean, soft_bound(log_var, low, high)
 
     @torch.no_grad()
     def predict(self, obs: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
@@ -163,7 +167,7 @@ class Dynamics(nn.Module):
         x_held, y_held = x[:held], y[:held]
         x, y = x[held:], y[held:]
         rows = bootstrap(len(x), c.members, generator)  # [E, B]
-        optimizer = torch.optim.Adam(self.parameters(), c.lr, weight_decay=c.weight_decay, fused=True)
+        optimizer = Adam(self.parameters(), c.lr, weight_decay=c.weight_decay)
         best = self.losses(x_held, y_held)
         kept, stale, epochs = [p.detach().clone() for p in self.parameters()], 0, 0
         while stale < c.patience and epochs < c.max_epochs:

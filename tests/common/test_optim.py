@@ -102,7 +102,7 @@ def test_adam_takes_torchs_steps_bit_for_bit(generator):
     """At a falling rate; no gradient reaches the bias at first; then each goes on from the other's state."""
     ours, torchs = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
     torchs.load_state_dict(ours.state_dict())
-    options = {"betas": (0.5, 0.9), "eps": 1e-5}
+    options = {"betas": (0.5, 0.9), "eps": 1e-5, "weight_decay": 0.1}
     mine = Adam(ours.parameters(), 0.1, **options)
     theirs = torch.optim.Adam(torchs.parameters(), 0.1, **options, fused=True)
     for k in range(20):
