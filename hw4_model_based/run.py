@@ -6,6 +6,8 @@ import shlex
 import sys
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from common import checkpoint, cli, device
 from common.envs import registry
 from common.envs.model_tasks import model_task
@@ -14,13 +16,15 @@ from common.replay import Replay
 from common.rollout import Collector
 from common.seeding import seed_everything
 from common.session import conclude, resume_point
-from common.types import require
+from common.types import EnvSpec, require
+from hw2_policy_gradient.ppo import PPO, PPOConfig
 from hw3_q_learning.ddpg import DDPG, DDPGConfig
 from hw3_q_learning.naf import NAF, NAFConfig
 from hw3_q_learning.sac import SAC, SACConfig
 from hw4_model_based import dyna_trainer
 from hw4_model_based.dyna_trainer import DynaTrainConfig
 from hw4_model_based.dynamics import DynamicsConfig
+from hw4_model_based.finetune import Finetune, FinetuneConfig
 from hw4_model_based.mbpo import MBPO, MBPOConfig
 from hw4_model_based.mpc import MPC, MPCConfig
 from hw4_model_based.mve import MVE, STEVE, MVEConfig, STEVEConfig
@@ -54,6 +58,13 @@ class DynaRunConfig(cli.RunOptions):
             require(critics >= 2, f"critics must be at least 2 for STEVE, got {critics}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class FinetuneRunConfig(cli.RunOptions):
+    algo: FinetuneConfig  # settings of the model, the planner and the imitation of it
+    learner: PPOConfig  # settings of the policy gradient
+    train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
+
+
 # CS 285's: means only.
 MEAN = DynamicsConfig(
     members=3, elites=3, hidden=(128, 128), probabilistic=False, max_epochs=100, patience=10
@@ -74,8 +85,22 @@ PRESETS = {
         RunConfig(
             preset="pets-cartpole",
             env_id="course/CartPoleSwingUpDense-v0",
-            algo=PETSConfig(horizon=20, samples=100, iterations=3, elites=10),
-            train=TrainConfig(total_steps=3_000),
+            algo=PETSConfig(horizon=25, samples=50, iterations=2, elites=5),
+            train=TrainConfig(total_steps=2_200),
+        ),
+        RunConfig(
+            preset="pddm-cartpole",
+            env_id="course/CartPoleSwingUpDense-v0",
+            algo=MPCConfig(
+                search="mppi",
+                noise_beta=0.5,
+                std=1.0,
+                temperature=0.3,
+                horizon=25,
+                samples=50,
+                iterations=2,
+            ),
+            train=TrainConfig(total_steps=2_200),
         ),
         RunConfig(
             preset="pets-pendulum",
@@ -151,20 +176,35 @@ PRESETS = {
             algo=PILCOConfig(),
             train=TrainConfig(total_steps=320, initial_steps=40, trial_steps=40),
         ),
+        FinetuneRunConfig(
+            preset="finetune-pendulum",
+            env_id="Pendulum-v1",
+            algo=FinetuneConfig(horizon=20, samples=50, iterations=2, elites=5),
+            learner=PPOConfig(gamma=0.95, lr=1e-3, log_std=-1.0, normalize_reward=True),
+            train=TrainConfig(total_steps=40_000, initial_steps=1_000, num_envs=5),
+        ),
     )
 }
 
 
-def run(config: RunConfig | DynaRunConfig) -> str:
+def build(config: RunConfig | FinetuneRunConfig, spec: EnvSpec) -> MPC:
+    task = (goal_of if isinstance(config.algo, PILCOConfig) else model_task)(config.env_id)  # or refuse
+    if isinstance(config, RunConfig):
+        return AGENTS[type(config.algo)](spec, task, config.algo, config.seed)
+    trials = (config.train.end - config.train.first_steps) // config.train.round_size
+    learner = PPO(spec, config.learner, trials, torch.device("cpu"), config.seed)
+    return Finetune(spec, task, config.algo, learner, config.seed)
+
+
+def run(config: RunConfig | FinetuneRunConfig | DynaRunConfig) -> str:
     if isinstance(config, DynaRunConfig):
         return run_dyna(config)
     cpu = device.setup(config.device, config.threads)
     require(cpu.type == "cpu", f"device must be cpu for this homework, got {cpu.type}")
     seed_everything(config.seed)
-    task = (goal_of if isinstance(config.algo, PILCOConfig) else model_task)(config.env_id)
     envs = registry.make_envs(config.env_id, config.train.num_envs)
     spec = registry.spec(envs)
-    agent = AGENTS[type(config.algo)](spec, task, config.algo, config.seed)
+    agent = build(config, spec)
     replay = Replay(config.train.end, spec, cpu)
     start = resume_point(config, cpu)
     if "agent" in start:

@@ -69,9 +69,10 @@ class Killed(Exception):
         ["mpc-obstacles", *TINY, "--algo.search", "mppi", "--algo.replan-every", 2],
         ["mpc-obstacles", *TINY, "--train.no-aggregate"],
         ["pets-pendulum", *TINY, "--algo.propagation", "ts1"],
+        ["finetune-pendulum", *TINY, "--algo.trials", 1, "--learner.batch-size", 4],
         *([preset, *settings] for preset, settings in POLICIES.items()),
     ],
-    ids=["aggregated", "random data", "particles", *POLICIES],
+    ids=["aggregated", "random data", "particles", "fine-tuned", *POLICIES],
 )
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(options, tmp_path, monkeypatch):
     """Killed in the third of four trials, resumed from the checkpoint of the second: same metrics, same
