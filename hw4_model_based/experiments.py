@@ -31,7 +31,19 @@ EXPERIMENTS = {
         FIVE,
     ),
     "cartpole": Experiment(
-        {"TSinf": ("pets-cartpole",), "TS1": ("pets-cartpole", "--algo.propagation", "ts1")}, FIVE
+        {
+            "TSinf": ("pets-cartpole",),
+            "TS1": ("pets-cartpole", "--algo.propagation", "ts1"),
+            "PDDM": ("pddm-cartpole",),
+        },
+        FIVE,
+    ),
+    "finetune": Experiment(
+        {
+            "MPC, then PPO": ("finetune-pendulum",),
+            "PPO from scratch": ("finetune-pendulum", "--algo.trials", "0"),
+        },
+        (0, 1, 2),
     ),
     "pendulum": Experiment({"PETS": ("pets-pendulum",)}, FIVE),
     "backprop": Experiment({"backpropagation into the policy": ("backprop-pendulum",)}, THREE),
