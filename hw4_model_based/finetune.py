@@ -1,7 +1,7 @@
 """Begin with a model, end without one (Nagabandi et al. 2018, MB-MF).
 
 1  the first trials are planned through the learned model (mpc.py)
-2  behaviour cloning: min_theta 1/B sum |a_MPC - mu_theta(s)|^2 over the last of them
+2  behaviour cloning: min_theta 1/B sum |a_MPC - mu_theta(s)|^2 over them
 3  from there on the policy gradient, on its own trials
 
 The model makes few steps go far, and its errors are where it stays behind; the policy gradient has no such
@@ -30,8 +30,8 @@ from hw4_model_based.mpc import MPC, MPCConfig
 @dataclass(frozen=True)
 class FinetuneConfig(MPCConfig):
     trials: int = 2  # planned through the model, the first ones; 0 is the policy gradient from scratch
-    clone_epochs: int = 100  # passes over what the planner did
-    clone_lr: float = 1e-3  # Adam's in them
+    clone_epochs: int = 200  # passes over what the planner did
+    clone_lr: float = 3e-3  # Adam's in them
     clone_batch_size: int = 64  # transitions per gradient step in them
 
     def __post_init__(self):
@@ -97,7 +97,7 @@ class Finetune(MPC):
         self.num_envs = spec.num_envs
         self.learner = Saved(learner)
         self.rounds = 0  # updates so far
-        self.seen = 0  # steps that the data held at the last one
+        self.random = self.seen = 0  # steps that the data held at the first one, and at the last
 
     @property
     def planning(self) -> bool:
@@ -114,6 +114,7 @@ class Finetune(MPC):
     def update(self, batch: Batch) -> Metrics:
         """Of all data so far, the last trial at the end: fit the model, imitate, or learn from the trial."""
         trial, self.seen = Batch(*(x[self.seen :] for x in batch[:5])), len(batch.obs)
+        self.random = self.random or self.seen
         self.rounds += 1
         if self.planning:
             return super().update(batch)
@@ -121,5 +122,5 @@ class Finetune(MPC):
             return self.learner.agent.update(rollout_of(trial, self.num_envs))
         if self.config.trials == 0:
             return {}
-        policy = self.learner.agent.policy
-        return {"loss/clone": clone(policy, trial.obs, trial.action, self.config, self.fits)}
+        obs, action = batch.obs[self.random :], batch.action[self.random :]
+        return {"loss/clone": clone(self.learner.agent.policy, obs, action, self.config, self.fits)}

@@ -180,7 +180,7 @@ PRESETS = {
             preset="finetune-pendulum",
             env_id="Pendulum-v1",
             algo=FinetuneConfig(horizon=20, samples=50, iterations=2, elites=5),
-            learner=PPOConfig(gamma=0.95, lr=1e-3, log_std=-1.0, normalize_reward=True),
+            learner=PPOConfig(gamma=0.95, log_std=-1.5, normalize_reward=True),
             train=TrainConfig(total_steps=40_000, initial_steps=1_000, num_envs=5),
         ),
     )

@@ -56,15 +56,15 @@ def test_without_trials_it_is_the_policy_gradient_from_scratch(generator):
     assert np.array_equal(agent.act(obs), alone.act(obs))
 
 
-def test_only_the_last_planned_trial_is_imitated(generator, monkeypatch):
+def test_what_was_planned_is_imitated_and_random_actions_are_not(generator, monkeypatch):
     seen = []
     monkeypatch.setattr("hw4_model_based.finetune.clone", lambda policy, *args: seen.append(args) or 0.0)
     agent, data = Finetune(SPEC, TASK, TINY, learner(), 0), steps(24, generator)
     for size in (8, 16, 24):
         agent.update(Batch(*(x[:size] for x in data[:5])))
     ((obs, action, *_),) = seen
-    assert torch.equal(obs, data.obs[16:])
-    assert torch.equal(action, data.action[16:])
+    assert torch.equal(obs, data.obs[8:])
+    assert torch.equal(action, data.action[8:])
 
 
 def test_cloning_finds_the_planners_action_and_leaves_the_deviation(generator):
