@@ -41,3 +41,9 @@ gym.register(
     max_episode_steps=40,
 )
 gym.register("course/DynaMaze-v0", entry_point="common.envs.maze:Maze", max_episode_steps=2_000)
+gym.register(
+    "course/PointMassPixels-v0", entry_point="common.envs.pixels:PointMassPixels", max_episode_steps=40
+)
+gym.register(
+    "course/PendulumPixels-v0", entry_point="common.envs.pixels:PendulumPixels", max_episode_steps=100
+)
