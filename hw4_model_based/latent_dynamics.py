@@ -49,6 +49,7 @@ class LatentModelConfig:
         require_at_least(self, 1, "latent", "unroll", "batch_size", "first_updates", "updates")
         sizes = (*self.hidden, *self.dynamics_hidden)
         require(min(sizes, default=1) >= 1, f"hidden sizes must be positive, got {sizes}")
+        require(len(self.hidden) > 0, "hidden must name at least one layer")
         require_positive(self, "dynamics_weight", "reward_weight", "lr", "max_grad_norm")
 
 

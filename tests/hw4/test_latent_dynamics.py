@@ -153,6 +153,7 @@ def test_a_reward_that_never_changes_is_no_division_by_zero(generator):
         ({"latent": 0}, "latent must be at least 1, got 0"),
         ({"unroll": 0}, "unroll must be at least 1, got 0"),
         ({"hidden": (0,)}, "hidden sizes must be positive"),
+        ({"hidden": ()}, "hidden must name at least one layer"),
         ({"dynamics_weight": float("nan")}, "dynamics_weight must be positive, got nan"),
     ],
 )
