@@ -1,0 +1,213 @@
+"""Visual foresight: predict the next picture itself, and plan where a pixel goes (Finn and Levine 2017).
+
+o'(x) = o(x + F(x)),   F = flow(o, a)            min sum_x |o'(x) - o_{t+1}(x)|^2
+P'(x) = P(x + F(x)) / sum_y P(y + F(y))          where the designated pixel is
+a_1..a_T = argmin sum_t sum_x P_t(x) |x - goal|
+
+The picture is made of pixels of the picture before, fetched from where the flow says (Zhou et al. 2016). What
+moves a pixel moves its distribution: nobody tells the model what an object is, and no reward is ever seen.
+The designated pixel is known in the first picture; later P is moved by the flow of the real pictures and
+actions. Finn and Levine mix transformed pictures by masks (Finn et al. 2016), where one flow does here.
+Gradients flow through the pictures that are predicted on the way to o_T in the loss.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from common.envs.model_tasks import ModelTask, never
+from common.envs.pixels import SIZE, X, Y
+from common.envs.pushing import COLOURS
+from common.optim import Adam, gradient_step
+from common.replay import Batch
+from common.seeding import generator
+from common.types import EnvSpec, Metrics, require, require_at_least, require_positive
+from hw4_model_based.mpc import MPC, MPCConfig, plan
+from hw4_model_based.sequences import cut, starts
+
+POINTS = 4  # numbers behind the picture: designated point and goal, each (right, up)
+REACH = 6.0  # pixels that a flow may bridge
+# [SIZE, SIZE, 2], right and down, as torch counts
+GRID = torch.from_numpy(np.stack(np.broadcast_arrays(X, -Y), -1))
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    channels: int = 16  # of the finest layer of the network, twice as many in the coarser ones
+    unroll: int = 2  # T, pictures predicted in a row in the loss
+    lr: float = 2e-3  # Adam's
+    max_grad_norm: float = 100.0  # longer gradients are cut to it
+    batch_size: int = 32  # sequences per gradient step
+    first_updates: int = 1_500  # gradient steps of the first fit
+    updates: int = 200  # gradient steps of every other fit
+
+    def __post_init__(self):
+        require_at_least(self, 1, "channels", "unroll", "batch_size", "first_updates", "updates")
+        require_positive(self, "lr", "max_grad_norm")
+
+
+@dataclass(frozen=True)
+class ForesightConfig(MPCConfig):
+    model: FlowConfig = field(default_factory=FlowConfig)  # settings of the prediction
+
+
+def warp(image: Tensor, flow: Tensor) -> Tensor:
+    """image(x + F(x)), bilinear, zero outside: [B, C, H, W], flow [B, H, W, 2] in pixels, right and down."""
+    grid = GRID + flow * (2 / SIZE)
+    return F.grid_sample(image, grid, padding_mode="zeros", align_corners=False)
+
+
+def move(P: Tensor, flow: Tensor) -> Tensor:
+    """Where the designated pixel is after the flow: [B, SIZE, SIZE] -> the same, with sum 1. Where the flow
+    has lost it, it is as likely anywhere."""
+    moved = warp(P[:, None], flow)[:, 0] + 1e-6 / SIZE**2
+    return moved / moved.sum((1, 2), keepdim=True)
+
+
+def spot(point: Tensor) -> Tensor:
+    """A distribution whose mean is the point: [B, 2] (right, up) in [0, 1] -> [B, SIZE, SIZE], on the four
+    pixels around it."""
+    column, row = SIZE * point[:, 0] - 0.5, SIZE * (1 - point[:, 1]) - 0.5
+    index = torch.arange(SIZE)
+    x, y = ((1 - (index - at[:, None]).abs()).clamp(min=0) for at in (column, row))
+    return y[:, :, None] * x[:, None, :]
+
+
+def expected_distance(P: Tensor, goal: Tensor) -> Tensor:
+    """sum_x P(x) |x - goal| in pixels: [B, SIZE, SIZE], [B, 2] (right, up) in [0, 1] -> [B]."""
+    place = torch.stack([2 * goal[:, 0] - 1, 1 - 2 * goal[:, 1]], -1)
+    distance = (GRID - place[:, None, None]).square().sum(-1).sqrt() * (SIZE / 2)
+    return (P * distance).sum((1, 2))
+
+
+class Flow(nn.Module):
+    """flow(o, a): half the resolution, then a quarter, where the action comes in, and back. The same
+    weights in every place: a push is a push wherever it happens."""
+
+    def __init__(self, action_dim: int, config: FlowConfig, generator: torch.Generator):
+        super().__init__()
+        c = config.channels
+        self.fine = nn.Conv2d(COLOURS, c, 3, padding=1)
+        self.down = nn.Conv2d(c, 2 * c, 3, stride=2, padding=1)
+        self.action = nn.Linear(action_dim, 4 * c)
+        self.coarse = nn.ModuleList(nn.Conv2d(2 * c, 2 * c, 3, padding=1) for _ in range(3))
+        self.up = nn.Conv2d(2 * c, c, 1)
+        self.both = nn.Conv2d(2 * c, c, 3, padding=1)
+        self.flow = nn.Conv2d(c, 2, 3, padding=1)
+        for parameter in self.parameters():
+            if parameter.ndim > 1:
+                nn.init.orthogonal_(parameter, 2**0.5, generator=generator)
+            else:
+                nn.init.zeros_(parameter)
+        with torch.no_grad():
+            self.flow.weight *= 0.1  # at first, nothing moves
+
+    def forward(self, picture: Tensor, action: Tensor) -> Tensor:
+        """[B, COLOURS, SIZE, SIZE], [B, K] -> [B, SIZE, SIZE, 2] in pixels, right and down."""
+        fine = F.relu(self.fine(F.avg_pool2d(picture, 2)))
+        scale, shift = self.action(action)[..., None, None].chunk(2, 1)
+        x = F.relu(self.down(fine) * (1 + scale) + shift)
+        for layer in self.coarse:
+            x = x + F.relu(layer(x))
+        x = F.interpolate(self.up(x), scale_factor=2.0)
+        x = self.flow(F.relu(self.both(torch.cat([x, fine], 1))))
+        x = F.interpolate(x, scale_factor=2.0, mode="bilinear", align_corners=False)
+        return REACH * torch.tanh(x / REACH).movedim(1, -1)
+
+
+class Foresight(MPC):
+    """Moves the designated pixel to its goal by what it foresees."""
+
+    def __init__(self, spec: EnvSpec, config: ForesightConfig, seed: int):
+        pixels = COLOURS * SIZE**2 + POINTS
+        require(not spec.discrete, "env_id must have continuous actions for model-predictive control")
+        require(spec.obs_dim == pixels, f"env_id must show {pixels} numbers, as course/PushPixels-v0 does")
+        self.config, self.num_envs = config, spec.num_envs
+        self.task = ModelTask(closeness, never)
+        self.draws, self.fits = generator(seed, "plan"), generator(seed, "model")
+        self.model = Flow(spec.action_dim, config.model, self.fits)
+        self.parameters = tuple(self.model.parameters())
+        self.optimizer = Adam(self.parameters, config.model.lr)
+        self.plan = torch.zeros(spec.num_envs, config.horizon, spec.action_dim)  # from this step on
+        self.left = 0  # steps of it to play before the next one
+        self.P = torch.zeros(spec.num_envs, SIZE, SIZE)  # where the designated pixel is believed to be
+        self.first = torch.ones(spec.num_envs, dtype=torch.bool)  # is the next picture an episode's first?
+        self.fitted = False
+
+    def begin(self, first: np.ndarray) -> None:
+        super().begin(first)
+        if len(first) != len(self.first):
+            self.first = torch.ones(len(first), dtype=torch.bool)
+            self.P = self.P.new_zeros(len(first), SIZE, SIZE)
+        self.first = self.first | torch.from_numpy(first)
+
+    @torch.no_grad()
+    def __call__(self, obs: np.ndarray, step: int = 0) -> np.ndarray:
+        """[N, D] -> [N, K]"""
+        picture, point, _ = split(torch.from_numpy(obs))
+        self.P = torch.where(self.first[:, None, None], spot(point), self.P)
+        self.first = torch.zeros_like(self.first)
+        action = super().__call__(obs, step)
+        self.P = move(self.P, self.model(picture, torch.from_numpy(action)))
+        return action
+
+    def search(self, obs: Tensor, warm: Tensor) -> Tensor:
+        """obs [N, D], warm [N, T, K] -> [N, T, K]. A state of the plan is [picture; P; goal] in one row."""
+        picture, _, goal = split(obs)
+        state = torch.cat([picture.flatten(1), self.P.flatten(1), goal], 1)
+        return plan(self.foresee, self.task, state, warm, self.config, 1, self.draws)
+
+    def foresee(self, state: Tensor, action: Tensor) -> Tensor:
+        """The next state: [1, B, D'], [B, K] -> [1, B, D']"""
+        picture, P, goal = parts(state[0])
+        flow = self.model(picture, action)
+        following = (warp(picture, flow).flatten(1), move(P, flow).flatten(1), goal)
+        return torch.cat(following, 1)[None]
+
+    def update(self, batch: Batch) -> Metrics:
+        """Fit the flow to all data, from the parameters of the last fit."""
+        c, N = self.config.model, self.num_envs
+        start = starts(batch, N, c.unroll)
+        losses = []  # [2] each, left alone until all are there
+        for _ in range(c.updates if self.fitted else c.first_updates):
+            index = torch.randint(len(start), (c.batch_size,), generator=self.fits)
+            data = cut(batch, start[index], N, c.unroll)
+            pictures = split(data.obs.flatten(0, 1))[0].unflatten(0, data.obs.shape[:2])
+            loss = self.loss(pictures, data.action)
+            still = (pictures[1:] - pictures[:1]).square().sum((2, 3, 4)).mean()
+            gradient_step(loss, self.optimizer, self.parameters, c.max_grad_norm)
+            losses.append(torch.stack([loss.detach(), still]))
+        self.fitted = True
+        error, still = torch.stack(losses[-100:]).mean(0).tolist()
+        return {"loss/pixels": error, "model/share_of_change": error / max(still, 1e-8)}
+
+    def loss(self, pictures: Tensor, actions: Tensor) -> Tensor:
+        """Squared error per picture: [T+1, B, C, SIZE, SIZE], [T, B, K] -> scalar."""
+        o, errors = pictures[0], []
+        for action, target in zip(actions, pictures[1:], strict=True):
+            o = warp(o, self.model(o, action))
+            errors.append((o - target).square().sum((1, 2, 3)).mean())
+        return torch.stack(errors).mean()
+
+
+def split(obs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[B, D] -> picture [B, COLOURS, SIZE, SIZE], designated point and goal [B, 2]."""
+    picture, point, goal = obs.split([COLOURS * SIZE**2, 2, 2], -1)
+    return picture.reshape(-1, COLOURS, SIZE, SIZE), point, goal
+
+
+def parts(state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """[B, D'] -> picture [B, COLOURS, SIZE, SIZE], P [B, SIZE, SIZE], goal [B, 2]."""
+    picture, P, goal = state.split([COLOURS * SIZE**2, SIZE**2, 2], -1)
+    return picture.reshape(-1, COLOURS, SIZE, SIZE), P.reshape(-1, SIZE, SIZE), goal
+
+
+def closeness(state: Tensor, action: Tensor, following: Tensor) -> Tensor:
+    """What a plan is paid per step: [1, B, D'] -> [1, B]"""
+    _, P, goal = parts(following[0])
+    return -expected_distance(P, goal)[None]
