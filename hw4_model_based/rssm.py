@@ -35,7 +35,7 @@ MIN_STD = 0.1  # of every latent variable, as in PlaNet
 @dataclass(frozen=True)
 class RSSMModelConfig(LatentModelConfig):
     memory: int = 64  # H, size of the deterministic path
-    unroll: int = 16  # T, steps of the sequences in the loss
+    unroll: int = 12  # T, steps of the sequences in the loss
     dynamics_weight: float = 1.0  # of the KL from the posterior to the prior
     free_nats: float = 3.0  # of that KL, per step
 
