@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.envs.model_tasks import ModelTask, never
+from common.envs.pixels import SIZE
 from common.networks import mlp
 from common.optim import Adam, gradient_step
 from common.replay import Batch
@@ -80,6 +81,11 @@ def unroll(step: Callable[[Tensor, Tensor], Tensor], s: Tensor, actions: Tensor)
     return torch.stack(states)
 
 
+def newest(obs: Tensor) -> Tensor:
+    """The last of the pictures in obs: [..., D] -> [..., SIZE, SIZE]."""
+    return obs[..., -(SIZE**2) :].unflatten(-1, (SIZE, SIZE))
+
+
 class LatentModel(nn.Module):
     """g, its inverse, f and R: the encoder, the decoder, the dynamics and the reward model."""
 
@@ -107,6 +113,10 @@ class LatentModel(nn.Module):
     def reward(self, s: Tensor) -> Tensor:
         """The mean of r: [..., Z] -> [...]"""
         return self.reward_mean + self.reward_std * self.reward_net(s).squeeze(-1)
+
+    def pictures(self, s: Tensor) -> Tensor:
+        """The newest picture of E[o|s]: [..., Z] -> [..., SIZE, SIZE]"""
+        return newest(self.decoder(s).sigmoid())
 
     def loss(self, data: Sequences) -> tuple[Tensor, Tensor]:
         """The objective's negative, and its three parts [3]: nats per picture, and relative errors."""
@@ -158,6 +168,14 @@ class LatentMPC(MPC):
     def reward_to_come(self, s: Tensor, action: Tensor, next_s: Tensor) -> Tensor:
         """R(s'): what a plan can change. It has no say in R of the state that it starts from."""
         return self.model.reward(next_s)
+
+    def show(self, obs: Tensor) -> Tensor:
+        """[N, D] -> [N, SIZE, SIZE]"""
+        return newest(obs)
+
+    def imagine(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Pictures that follow obs [N, D] by the actions [T, N, K]: [T+1, N, SIZE, SIZE]."""
+        return self.model.pictures(unroll(self.model.step, self.model.encode(obs), actions))
 
     def update(self, batch: Batch) -> Metrics:
         """Fit everything to all data, from the parameters of the last fit."""

@@ -26,7 +26,14 @@ from torch.nn import functional as F
 from common.envs.pixels import FRAMES
 from common.networks import mlp
 from common.types import EnvSpec, require_at_least
-from hw4_model_based.latent_dynamics import LatentConfig, LatentModelConfig, LatentMPC, reconstruction_loss
+from hw4_model_based.latent_dynamics import (
+    LatentConfig,
+    LatentModelConfig,
+    LatentMPC,
+    newest,
+    reconstruction_loss,
+    unroll,
+)
 from hw4_model_based.sequences import Sequences
 
 MIN_STD = 0.1  # of every latent variable, as in PlaNet
@@ -115,6 +122,10 @@ class RSSM(nn.Module):
         """The mean of r: [..., H+Z] -> [...]"""
         return self.reward_mean + self.reward_std * self.reward_net(s).squeeze(-1)
 
+    def pictures(self, s: Tensor) -> Tensor:
+        """E[o|s]: [..., H+Z] -> [..., SIZE, SIZE]"""
+        return newest(self.decoder(s).sigmoid())
+
     def loss(self, data: Sequences) -> tuple[Tensor, Tensor]:
         """The ELBO's negative; h_0 and the action before the first are zero."""
         c, (_, B, K) = self.config, data.action.shape
@@ -169,3 +180,7 @@ class PlaNet(LatentMPC):
     def believe(self, obs: Tensor) -> Tensor:
         self.belief = self.model.filter(self.belief, self.action, obs)
         return self.belief
+
+    def imagine(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """From the belief, which has seen obs."""
+        return self.model.pictures(unroll(self.model.step, self.belief, actions))

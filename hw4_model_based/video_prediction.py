@@ -4,11 +4,13 @@ o'(x) = o(x + F(x)),   F = flow(o, a)            min sum_x |o'(x) - o_{t+1}(x)|^
 P'(x) = P(x + F(x)) / sum_y P(y + F(y))          where the designated pixel is
 a_1..a_T = argmin sum_t sum_x P_t(x) |x - goal|
 
-The picture is made of pixels of the picture before, fetched from where the flow says (Zhou et al. 2016). What
-moves a pixel moves its distribution: nobody tells the model what an object is, and no reward is ever seen.
-The designated pixel is known in the first picture; later P is moved by the flow of the real pictures and
-actions. Finn and Levine mix transformed pictures by masks (Finn et al. 2016), where one flow does here.
-Gradients flow through the pictures that are predicted on the way to o_T in the loss.
+The picture is made of pixels of the picture before, fetched from where F says (Zhou et al. 2016), where
+Finn and Levine mix transformed pictures by masks. What moves a pixel moves its distribution: nobody tells the
+model what an object is, and no reward is ever seen. The designated pixel is known in the first picture. Later
+P is moved by the flow of what was done, and registered: places that look like the surroundings of the pixel
+in the first picture become more likely (Ebert et al. 2018, with a network; here by comparing patches), or
+small errors of the flow would add up until the pixel has left its object. Gradients flow through the pictures
+that are predicted on the way to o_T in the loss.
 """
 
 from __future__ import annotations
@@ -32,19 +34,21 @@ from hw4_model_based.sequences import cut, starts
 
 POINTS = 4  # numbers behind the picture: designated point and goal, each (right, up)
 REACH = 6.0  # pixels that a flow may bridge
+PATCH = 6  # pixels around the designated one that are compared on each side
+TEMPERATURE = 2.0  # squared difference of two patches that makes one e times less likely
 # [SIZE, SIZE, 2], right and down, as torch counts
 GRID = torch.from_numpy(np.stack(np.broadcast_arrays(X, -Y), -1))
 
 
 @dataclass(frozen=True)
 class FlowConfig:
-    channels: int = 16  # of the finest layer of the network, twice as many in the coarser ones
+    channels: int = 8  # of the finest layer of the network, twice as many in the coarser ones
     unroll: int = 2  # T, pictures predicted in a row in the loss
     lr: float = 2e-3  # Adam's
     max_grad_norm: float = 100.0  # longer gradients are cut to it
     batch_size: int = 32  # sequences per gradient step
-    first_updates: int = 1_500  # gradient steps of the first fit
-    updates: int = 200  # gradient steps of every other fit
+    first_updates: int = 3_000  # gradient steps of the first fit
+    updates: int = 300  # gradient steps of every other fit
 
     def __post_init__(self):
         require_at_least(self, 1, "channels", "unroll", "batch_size", "first_updates", "updates")
@@ -76,6 +80,25 @@ def spot(point: Tensor) -> Tensor:
     index = torch.arange(SIZE)
     x, y = ((1 - (index - at[:, None]).abs()).clamp(min=0) for at in (column, row))
     return y[:, :, None] * x[:, None, :]
+
+
+def patch(picture: Tensor, point: Tensor) -> Tensor:
+    """What surrounds the point: [B, C, SIZE, SIZE], [B, 2] as in `spot` -> [B, C, S, S], S = 2 PATCH + 1."""
+    place = torch.stack([2 * point[:, 0] - 1, 1 - 2 * point[:, 1]], -1)
+    offset = torch.arange(-PATCH, PATCH + 1) * (2 / SIZE)
+    around = torch.stack(torch.meshgrid(offset, offset, indexing="xy"), -1)
+    return F.grid_sample(picture, place[:, None, None] + around, align_corners=False)
+
+
+def register(P: Tensor, picture: Tensor, sample: Tensor) -> Tensor:
+    """P(x) exp(-|patch around x - sample|^2 / TEMPERATURE), normalised: P [B, SIZE, SIZE], picture
+    [B, C, SIZE, SIZE], sample as `patch` gives it -> [B, SIZE, SIZE]."""
+    B, C = picture.shape[:2]
+    padded = F.pad(picture, [PATCH] * 4)
+    match = F.conv2d(padded.view(1, B * C, *padded.shape[2:]), sample, groups=B)[0]
+    size = F.avg_pool2d(padded.square().sum(1, keepdim=True), 2 * PATCH + 1, 1, divisor_override=1)[:, 0]
+    log_p = P.log() - (size - 2 * match) / TEMPERATURE  # and a constant of the sample
+    return log_p.flatten(1).softmax(1).view_as(P)
 
 
 def expected_distance(P: Tensor, goal: Tensor) -> Tensor:
@@ -136,6 +159,7 @@ class Foresight(MPC):
         self.plan = torch.zeros(spec.num_envs, config.horizon, spec.action_dim)  # from this step on
         self.left = 0  # steps of it to play before the next one
         self.P = torch.zeros(spec.num_envs, SIZE, SIZE)  # where the designated pixel is believed to be
+        self.sample = torch.zeros(spec.num_envs, COLOURS, 2 * PATCH + 1, 2 * PATCH + 1)  # what surrounded it
         self.first = torch.ones(spec.num_envs, dtype=torch.bool)  # is the next picture an episode's first?
         self.fitted = False
 
@@ -144,13 +168,16 @@ class Foresight(MPC):
         if len(first) != len(self.first):
             self.first = torch.ones(len(first), dtype=torch.bool)
             self.P = self.P.new_zeros(len(first), SIZE, SIZE)
+            self.sample = self.sample.new_zeros(len(first), *self.sample.shape[1:])
         self.first = self.first | torch.from_numpy(first)
 
     @torch.no_grad()
     def __call__(self, obs: np.ndarray, step: int = 0) -> np.ndarray:
         """[N, D] -> [N, K]"""
         picture, point, _ = split(torch.from_numpy(obs))
-        self.P = torch.where(self.first[:, None, None], spot(point), self.P)
+        first = self.first[:, None, None]
+        self.sample = torch.where(first[..., None], patch(picture, point), self.sample)
+        self.P = torch.where(first, spot(point), register(self.P, picture, self.sample))
         self.first = torch.zeros_like(self.first)
         action = super().__call__(obs, step)
         self.P = move(self.P, self.model(picture, torch.from_numpy(action)))
@@ -168,6 +195,17 @@ class Foresight(MPC):
         flow = self.model(picture, action)
         following = (warp(picture, flow).flatten(1), move(P, flow).flatten(1), goal)
         return torch.cat(following, 1)[None]
+
+    def show(self, obs: Tensor) -> Tensor:
+        """[N, D] -> [N, SIZE, SIZE, 3]: the block red, the finger blue."""
+        return coloured(split(obs)[0])
+
+    def imagine(self, obs: Tensor, actions: Tensor) -> Tensor:
+        """Pictures that follow obs [N, D] by the actions [T, N, K]: [T+1, N, SIZE, SIZE, 3]."""
+        pictures = [split(obs)[0]]
+        for action in actions:
+            pictures.append(warp(pictures[-1], self.model(pictures[-1], action)))
+        return coloured(torch.stack(pictures))
 
     def update(self, batch: Batch) -> Metrics:
         """Fit the flow to all data, from the parameters of the last fit."""
@@ -205,6 +243,12 @@ def parts(state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """[B, D'] -> picture [B, COLOURS, SIZE, SIZE], P [B, SIZE, SIZE], goal [B, 2]."""
     picture, P, goal = state.split([COLOURS * SIZE**2, SIZE**2, 2], -1)
     return picture.reshape(-1, COLOURS, SIZE, SIZE), P.reshape(-1, SIZE, SIZE), goal
+
+
+def coloured(picture: Tensor) -> Tensor:
+    """[..., COLOURS, SIZE, SIZE] -> [..., SIZE, SIZE, 3]"""
+    block, finger = picture.unbind(-3)
+    return torch.stack([block, torch.zeros_like(block), finger], -1)
 
 
 def closeness(state: Tensor, action: Tensor, following: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ from common.replay import Batch
 from common.types import EnvSpec, UsageError
 from hw4_model_based.video_prediction import (
     GRID,
+    PATCH,
+    TEMPERATURE,
     Flow,
     FlowConfig,
     Foresight,
@@ -18,6 +20,8 @@ from hw4_model_based.video_prediction import (
     closeness,
     expected_distance,
     move,
+    patch,
+    register,
     spot,
     warp,
 )
@@ -75,6 +79,39 @@ def test_the_flow_moves_the_distribution_and_keeps_its_sum():
 def test_a_pixel_that_is_lost_may_be_anywhere():
     lost = move(spot(torch.tensor([[0.02, 0.5]])), constant(6, 0))
     torch.testing.assert_close(lost, torch.full_like(lost, 1 / SIZE**2))
+
+
+def test_what_surrounds_a_pixel_is_cut_out(generator):
+    """Around the pixel (column 18, row 13), whose centre is (18.5, 18.5) from the lower left corner."""
+    picture = torch.rand(2, COLOURS, SIZE, SIZE, generator=generator)
+    found = patch(picture, torch.full((2, 2), 18.5 / SIZE))
+    expected = picture[:, :, 13 - PATCH : 14 + PATCH, 18 - PATCH : 19 + PATCH]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+
+
+def test_registration_is_bayes_rule_over_patches(generator):
+    """Place by place, in loops."""
+    picture = torch.rand(2, COLOURS, SIZE, SIZE, generator=generator) / 5
+    P = torch.rand(2, SIZE, SIZE, generator=generator) + 0.1
+    sample = patch(picture, torch.tensor([[0.5, 0.5], [0.4, 0.6]]))
+    found = register(P, picture, sample)
+    padded = torch.nn.functional.pad(picture, [PATCH] * 4)
+    expected = P.clone()
+    for row in range(SIZE):
+        for column in range(SIZE):
+            seen = padded[..., row : row + 2 * PATCH + 1, column : column + 2 * PATCH + 1]
+            expected[:, row, column] *= (-(seen - sample).square().sum((1, 2, 3)) / TEMPERATURE).exp()
+    expected /= expected.sum((1, 2), keepdim=True)
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_registration_finds_a_pixel_that_the_flow_has_lost():
+    """The block is four pixels from where the flow thinks it is; to a third of a pixel."""
+    before, after = (pictures([[x, 0.1]], [[x - 0.4, 0.1]]) for x in (0.0, 8 / SIZE))
+    point = torch.tensor([[0.53, 0.58]])
+    wrong = move(spot(point), constant(0, 0))
+    found = mean(register(wrong, after, patch(before, point)))
+    torch.testing.assert_close(found, mean(wrong) + torch.tensor([[4.0, 0.0]]), rtol=0, atol=0.35)
 
 
 def test_distance_is_expected_and_in_pixels():
