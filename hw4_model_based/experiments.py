@@ -48,6 +48,14 @@ EXPERIMENTS = {
     "pendulum": Experiment({"PETS": ("pets-pendulum",)}, FIVE),
     "backprop": Experiment({"backpropagation into the policy": ("backprop-pendulum",)}, THREE),
     "pilco": Experiment({"PILCO": ("pilco-pendulum",)}, THREE),
+    "pixels": Experiment(
+        {
+            "deterministic encoder": ("latent-pointmass",),
+            "E2C": ("e2c-pointmass",),
+            "RSSM": ("rssm-pointmass",),
+        }
+    ),
+    "foresight": Experiment({"visual foresight": ("foresight-push",)}),
     "invertedpendulum": Experiment({"PETS": ("pets-invertedpendulum",)}, FIVE),
     # To learn from more than what was seen, beside the same agent without a model.
     "mbpo": Experiment(

@@ -11,12 +11,14 @@ import torch
 from common import checkpoint, cli, device
 from common.envs import registry
 from common.envs.model_tasks import model_task
+from common.envs.pixels import FRAMES, SIZE
 from common.logger import RunLogger
 from common.replay import Replay
 from common.rollout import Collector
-from common.seeding import seed_everything
+from common.seeding import child_seed, seed_everything
 from common.session import conclude, resume_point
 from common.types import EnvSpec, require
+from common.video import opener
 from hw2_policy_gradient.ppo import PPO, PPOConfig
 from hw3_q_learning.ddpg import DDPG, DDPGConfig
 from hw3_q_learning.naf import NAF, NAFConfig
@@ -24,24 +26,37 @@ from hw3_q_learning.sac import SAC, SACConfig
 from hw4_model_based import dyna_trainer
 from hw4_model_based.dyna_trainer import DynaTrainConfig
 from hw4_model_based.dynamics import DynamicsConfig
+from hw4_model_based.e2c import E2C, E2CConfig
+from hw4_model_based.filmstrip import film
 from hw4_model_based.finetune import Finetune, FinetuneConfig
+from hw4_model_based.latent_dynamics import LatentConfig, LatentModelConfig, LatentMPC
 from hw4_model_based.mbpo import MBPO, MBPOConfig
 from hw4_model_based.mpc import MPC, MPCConfig
 from hw4_model_based.mve import MVE, STEVE, MVEConfig, STEVEConfig
 from hw4_model_based.pets import PETS, PETSConfig
 from hw4_model_based.pilco import PILCO, PILCOConfig, goal_of
 from hw4_model_based.policy_backprop import Backprop, BackpropConfig
+from hw4_model_based.rssm import PlaNet, RSSMConfig
 from hw4_model_based.trainer import TrainConfig, train
+from hw4_model_based.video_prediction import Foresight, ForesightConfig
 
 HOMEWORK = "hw4_model_based"
 AGENTS = {MPCConfig: MPC, PETSConfig: PETS, BackpropConfig: Backprop, PILCOConfig: PILCO}
 IMAGINATIONS = {MBPOConfig: MBPO, MVEConfig: MVE, STEVEConfig: STEVE}
 LEARNERS = {SACConfig: SAC, DDPGConfig: DDPG, NAFConfig: NAF}  # of homework 3
+PIXEL_AGENTS = {  # they know no reward
+    LatentConfig: LatentMPC,
+    E2CConfig: E2C,
+    RSSMConfig: PlaNet,
+    ForesightConfig: Foresight,
+}
+Planning = MPCConfig | PETSConfig | LatentConfig | E2CConfig | RSSMConfig | ForesightConfig
+Algorithm = Planning | BackpropConfig | PILCOConfig
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(cli.RunOptions):
-    algo: MPCConfig | PETSConfig | BackpropConfig | PILCOConfig  # settings of the model and its use
+    algo: Algorithm  # settings of the model and of its use
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
 
 
@@ -183,17 +198,45 @@ PRESETS = {
             learner=PPOConfig(gamma=0.95, log_std=-1.5, normalize_reward=True),
             train=TrainConfig(total_steps=40_000, initial_steps=1_000, num_envs=5),
         ),
+        *(
+            RunConfig(
+                preset=f"{name}-pointmass",
+                env_id="course/PointMassPixels-v0",
+                algo=kind(horizon=8),
+                train=TrainConfig(total_steps=2_600, initial_steps=1_000, num_envs=5, trial_steps=40),
+            )
+            for name, kind in (("latent", LatentConfig), ("e2c", E2CConfig), ("rssm", RSSMConfig))
+        ),
+        RunConfig(
+            preset="foresight-push",
+            env_id="course/PushPixels-v0",
+            algo=ForesightConfig(horizon=5, samples=50, iterations=3, elites=6, std=0.8),
+            train=TrainConfig(total_steps=4_640, initial_steps=4_000, num_envs=16, trial_steps=20),
+        ),
+        RunConfig(
+            preset="latent-pendulum",
+            env_id="course/PendulumPixels-v0",
+            algo=LatentConfig(
+                horizon=15, samples=150, iterations=4, elites=15, model=LatentModelConfig(first_updates=1_000)
+            ),
+            train=TrainConfig(total_steps=8_000, initial_steps=2_000, num_envs=4, trial_steps=100),
+        ),
     )
 }
 
 
 def build(config: RunConfig | FinetuneRunConfig, spec: EnvSpec) -> MPC:
-    task = (goal_of if isinstance(config.algo, PILCOConfig) else model_task)(config.env_id)  # or refuse
+    algo, seed = config.algo, config.seed
+    if type(algo) in PIXEL_AGENTS:
+        ok = spec.obs_dim == FRAMES * SIZE**2 or isinstance(algo, ForesightConfig)  # which sees to it
+        require(ok, f"env_id must show pixels, as course/PointMassPixels-v0 does, got {config.env_id!r}")
+        return PIXEL_AGENTS[type(algo)](spec, algo, seed)
+    task = (goal_of if isinstance(algo, PILCOConfig) else model_task)(config.env_id)  # or refuse
     if isinstance(config, RunConfig):
-        return AGENTS[type(config.algo)](spec, task, config.algo, config.seed)
+        return AGENTS[type(algo)](spec, task, algo, seed)
     trials = (config.train.end - config.train.first_steps) // config.train.round_size
-    learner = PPO(spec, config.learner, trials, torch.device("cpu"), config.seed)
-    return Finetune(spec, task, config.algo, learner, config.seed)
+    learner = PPO(spec, config.learner, trials, torch.device("cpu"), seed)
+    return Finetune(spec, task, algo, learner, seed)
 
 
 def run(config: RunConfig | FinetuneRunConfig | DynaRunConfig) -> str:
@@ -220,6 +263,9 @@ def run(config: RunConfig | FinetuneRunConfig | DynaRunConfig) -> str:
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, command=command, device="cpu")
         envs.close()
+    if type(config.algo) in PIXEL_AGENTS and status == "finished":
+        path = film(agent, config.env_id, child_seed(config.seed, "film"), directory / "frames.png")
+        print(f"frames, seen and foreseen: {opener()} {path}")
     return conclude(config, HOMEWORK, status, logger, agent.act)
 
 

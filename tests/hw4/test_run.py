@@ -13,17 +13,13 @@ from hw4_model_based import trainer
 from tests.helpers import assert_same, rows, run_directory
 
 LOOP = [
-    "--train.total-steps",
-    24,
-    "--train.initial-steps",
-    8,
-    "--train.num-envs",
-    2,
-    "--train.trial-steps",
-    4,
-]
+    "--train.total-steps", 24, "--train.initial-steps", 8, "--train.num-envs", 2, "--train.trial-steps", 4,
+]  # fmt: skip
 MODEL = ["--algo.horizon", 3, "--algo.model.hidden", 8, "--algo.model.max-epochs", 2]
-TINY = [*LOOP, *MODEL, "--algo.samples", 6, "--algo.elites", 2, "--algo.iterations", 1]
+SEARCH = ["--algo.samples", 6, "--algo.elites", 2, "--algo.iterations", 1]
+TINY = [*LOOP, *MODEL, *SEARCH]
+PIXELS = ["--algo.model.unroll", 2, "--algo.model.first-updates", 2, "--algo.model.updates", 1]
+TINY_PIXELS = [*LOOP, *SEARCH, "--algo.horizon", 3, *PIXELS]
 POLICIES = {  # the presets that search a policy instead of a plan
     "backprop-pendulum": [*LOOP, *MODEL, "--algo.hidden", 8, "--algo.updates", 2, "--algo.batch-size", 4],
     "pilco-pendulum": [*LOOP, "--algo.horizon", 3, "--algo.basis", 4, "--algo.iterations", 2],
@@ -56,7 +52,10 @@ PLANNED = [name for name, preset in module.PRESETS.items() if isinstance(preset,
 @pytest.mark.parametrize("preset", PLANNED[1:])
 def test_every_preset_takes_its_first_steps(preset, tmp_path, monkeypatch):
     monkeypatch.setattr(module, "conclude", lambda *args: "finished")
-    assert main(monkeypatch, preset, *POLICIES.get(preset, TINY), "--out", tmp_path) == 0
+    of_pixels = type(module.PRESETS[preset].algo) in module.PIXEL_AGENTS
+    tiny = TINY_PIXELS if of_pixels else POLICIES.get(preset, TINY)
+    assert main(monkeypatch, preset, *tiny, "--out", tmp_path) == 0
+    assert (run_directory(tmp_path) / "frames.png").exists() == of_pixels
 
 
 class Killed(Exception):
@@ -70,9 +69,13 @@ class Killed(Exception):
         ["mpc-obstacles", *TINY, "--train.no-aggregate"],
         ["pets-pendulum", *TINY, "--algo.propagation", "ts1"],
         ["finetune-pendulum", *TINY, "--algo.trials", 1, "--learner.batch-size", 4],
+        ["latent-pointmass", *TINY_PIXELS],
+        ["e2c-pointmass", *TINY_PIXELS],
+        ["rssm-pointmass", "--algo.replan-every", 2, *TINY_PIXELS],
+        ["foresight-push", *TINY_PIXELS],
         *([preset, *settings] for preset, settings in POLICIES.items()),
     ],
-    ids=["aggregated", "random data", "particles", "fine-tuned", *POLICIES],
+    ids=["aggregated", "random", "particles", "fine-tuned", "latent", "e2c", "rssm", "foresight", *POLICIES],
 )
 def test_killed_and_resumed_run_equals_the_uninterrupted_one(options, tmp_path, monkeypatch):
     """Killed in the third of four trials, resumed from the checkpoint of the second: same metrics, same
@@ -119,6 +122,15 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(options, tmp_path, 
         (["pilco-pendulum", "--env-id", "Pendulum-v1"], "env_id must have a goal for PILCO, one of course/"),
         (["backprop-pendulum", "--env-id", "Ant-v5"], "env_id must have a known reward function"),
         (["--train.initial-steps", "0"], "initial_steps must be at least 2, got 0"),
+        (
+            ["latent-pointmass", "--env-id", "Pendulum-v1"],
+            "env_id must show pixels, as course/PointMassPixels",
+        ),
+        (
+            ["foresight-push", "--env-id", "Pendulum-v1"],
+            "env_id must show 2052 numbers, as course/PushPixels",
+        ),
+        (["--env-id", "course/PushPixels-v0"], "env_id must have a known reward function"),
         (["--resume", "nowhere"], "nowhere is not the directory of a run of this homework"),
     ],
 )
