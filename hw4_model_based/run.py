@@ -211,7 +211,7 @@ PRESETS = {
             preset="foresight-push",
             env_id="course/PushPixels-v0",
             algo=ForesightConfig(horizon=5, samples=50, iterations=3, elites=6, std=0.8),
-            train=TrainConfig(total_steps=4_640, initial_steps=4_000, num_envs=16, trial_steps=20),
+            train=TrainConfig(total_steps=4_500, initial_steps=4_000, num_envs=16, trial_steps=16),
         ),
         RunConfig(
             preset="latent-pendulum",

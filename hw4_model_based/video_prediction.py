@@ -47,8 +47,8 @@ class FlowConfig:
     lr: float = 2e-3  # Adam's
     max_grad_norm: float = 100.0  # longer gradients are cut to it
     batch_size: int = 32  # sequences per gradient step
-    first_updates: int = 3_000  # gradient steps of the first fit
-    updates: int = 300  # gradient steps of every other fit
+    first_updates: int = 1_500  # gradient steps of the first fit
+    updates: int = 200  # gradient steps of every other fit
 
     def __post_init__(self):
         require_at_least(self, 1, "channels", "unroll", "batch_size", "first_updates", "updates")

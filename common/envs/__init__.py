@@ -47,4 +47,4 @@ gym.register(
 gym.register(
     "course/PendulumPixels-v0", entry_point="common.envs.pixels:PendulumPixels", max_episode_steps=100
 )
-gym.register("course/PushPixels-v0", entry_point="common.envs.pushing:PushPixels", max_episode_steps=20)
+gym.register("course/PushPixels-v0", entry_point="common.envs.pushing:PushPixels", max_episode_steps=16)
