@@ -10,7 +10,7 @@ import torch
 
 from common import checkpoint, cli, device
 from common.envs import registry
-from common.envs.model_tasks import model_task
+from common.envs.model_tasks import ModelTask, model_task
 from common.envs.pixels import FRAMES, SIZE
 from common.logger import RunLogger
 from common.replay import Replay
@@ -225,13 +225,19 @@ PRESETS = {
 }
 
 
-def build(config: RunConfig | FinetuneRunConfig, spec: EnvSpec) -> MPC:
+def task_of(config: RunConfig | FinetuneRunConfig) -> ModelTask | None:
+    """What is known of the task, or a refusal; from pixels nothing is."""
+    if type(config.algo) in PIXEL_AGENTS:
+        return None
+    return (goal_of if isinstance(config.algo, PILCOConfig) else model_task)(config.env_id)
+
+
+def build(config: RunConfig | FinetuneRunConfig, spec: EnvSpec, task: ModelTask | None) -> MPC:
     algo, seed = config.algo, config.seed
-    if type(algo) in PIXEL_AGENTS:
+    if task is None:
         ok = spec.obs_dim == FRAMES * SIZE**2 or isinstance(algo, ForesightConfig)  # which sees to it
         require(ok, f"env_id must show pixels, as course/PointMassPixels-v0 does, got {config.env_id!r}")
         return PIXEL_AGENTS[type(algo)](spec, algo, seed)
-    task = (goal_of if isinstance(algo, PILCOConfig) else model_task)(config.env_id)  # or refuse
     if isinstance(config, RunConfig):
         return AGENTS[type(algo)](spec, task, algo, seed)
     trials = (config.train.end - config.train.first_steps) // config.train.round_size
@@ -245,9 +251,10 @@ def run(config: RunConfig | FinetuneRunConfig | DynaRunConfig) -> str:
     cpu = device.setup(config.device, config.threads)
     require(cpu.type == "cpu", f"device must be cpu for this homework, got {cpu.type}")
     seed_everything(config.seed)
+    task = task_of(config)
     envs = registry.make_envs(config.env_id, config.train.num_envs)
     spec = registry.spec(envs)
-    agent = build(config, spec)
+    agent = build(config, spec, task)
     replay = Replay(config.train.end, spec, cpu)
     start = resume_point(config, cpu)
     if "agent" in start:
@@ -263,7 +270,7 @@ def run(config: RunConfig | FinetuneRunConfig | DynaRunConfig) -> str:
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, command=command, device="cpu")
         envs.close()
-    if type(config.algo) in PIXEL_AGENTS and status == "finished":
+    if task is None and status == "finished":
         path = film(agent, config.env_id, child_seed(config.seed, "film"), directory / "frames.png")
         print(f"frames, seen and foreseen: {opener()} {path}")
     return conclude(config, HOMEWORK, status, logger, agent.act)
