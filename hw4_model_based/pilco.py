@@ -7,7 +7,8 @@ x_{t+1} = x_t + f(o_t, a_t),   o_t = (.., cos angle, sin angle, ..),   a_t = sin
 2  carry the Gaussian N(m_t, S_t) through observation, policy and model, each step matched in its first two
    moments; what the model does not know widens S_t, and a state far from the target with a wide S_t costs
    less than one that is surely there: the expected cost itself explores
-3  theta <- argmin J by L-BFGS, gradient by backpropagation; the policy has no noise
+3  theta <- argmin J by L-BFGS, gradient by backpropagation, from the last theta on, and from a fresh one too
+   where that has found nothing; the policy has no noise
 4  play a trial, add it to the data, go on with 1
 
 The first state has the moments of those seen. The process is fitted to rows of the data that lie far apart,
@@ -25,7 +26,15 @@ from torch import Tensor
 
 from common.replay import Batch
 from common.seeding import generator
-from common.types import EnvSpec, Metrics, UsageError, require, require_at_least, require_positive
+from common.types import (
+    EnvSpec,
+    Metrics,
+    UsageError,
+    require,
+    require_at_least,
+    require_positive,
+    require_unit,
+)
 from hw4_model_based.gp_dynamics import (
     GaussianProcess,
     MomentMatching,
@@ -46,11 +55,13 @@ class PILCOConfig:
     spread: float = 0.1  # standard deviation of each entry of the first state, beside that of those seen
     fit_iterations: int = 60  # of L-BFGS, for the evidence
     iterations: int = 30  # of L-BFGS, for the policy
+    stuck: float = 0.9  # expected cost in [0, 1] above which a fresh policy is tried beside the last one
 
     def __post_init__(self):
         require_at_least(self, 1, "horizon", "basis", "fit_iterations", "iterations")
         require_at_least(self, 2, "points")
         require_positive(self, "spread")
+        require_unit(self, "stuck")
 
 
 @dataclass(frozen=True)
@@ -178,21 +189,20 @@ class PILCO:
     def explore(self, obs: np.ndarray, step: int) -> np.ndarray:
         return self.act(obs)
 
-    def begin_policy(self, obs: Tensor) -> None:
+    def fresh_policy(self, obs: Tensor) -> Tensor:
         """Centres where data are, weights near zero, widths those of the data: obs [B, D]."""
         c, K = self.config, self.spec.action_dim
         rows = torch.randint(len(obs), (c.basis,), generator=self.draws)
         weights = 0.1 * torch.randn(c.basis * K, generator=self.draws, dtype=torch.float64)
         length = obs.std(0, correction=0).clamp(min=1e-3).log()
-        self.theta = torch.cat([obs[rows].flatten(), weights, length.repeat(K)])
-        self.begun = True
+        return torch.cat([obs[rows].flatten(), weights, length.repeat(K)])
 
     def update(self, batch: Batch) -> Metrics:
         """Fit the process to all data, then the policy to the process."""
         c = self.config
         obs = batch.obs.double()
         if not self.begun:
-            self.begin_policy(obs)
+            self.theta, self.begun = self.fresh_policy(obs), True
         model = self.fit_model(batch)
         first = state_of_obs(obs[first_rows(batch, self.spec.num_envs)], self.goal.angle)
         mean, apart = first.mean(0, keepdim=True), first - first.mean(0)
@@ -201,14 +211,21 @@ class PILCO:
         def loss(theta: Tensor) -> Tensor:
             return expected_cost(model, self.policy(theta), mean, cov, c.horizon, self.goal).mean()
 
+        def improved(theta: Tensor) -> tuple[float, Tensor]:
+            theta = minimize(loss, theta, c.iterations)
+            with torch.no_grad():
+                return loss(theta).item(), theta
+
         with torch.no_grad():
-            before = loss(self.theta)
-        self.theta = minimize(loss, self.theta, c.iterations)
-        with torch.no_grad():
-            after = loss(self.theta)
+            before = loss(self.theta).item()
+        after, self.theta = improved(self.theta)
+        if after > c.stuck:
+            fresh, theta = improved(self.fresh_policy(obs))
+            if fresh < after:
+                after, self.theta = fresh, theta
         return {
-            "loss/expected_cost": after.item(),
-            "loss/expected_cost_before": before.item(),
+            "loss/expected_cost": after,
+            "loss/expected_cost_before": before,
             "model/noise_to_signal": (model.noise / model.signal).max().item(),
         }
 

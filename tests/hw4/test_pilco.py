@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_the_noise_of_the_world_widens_every_state(model):
 
 def test_the_gradient_of_the_expected_cost_is_that_of_differences(model):
     agent = PILCO(SPEC, GOALS[ENV], TINY, 0)
-    agent.begin_policy(batch().obs.double())
+    agent.theta = agent.fresh_policy(batch().obs.double())
     cov = 0.01 * torch.eye(2, dtype=torch.float64)[None]
 
     def loss(theta):
@@ -214,6 +215,20 @@ def test_an_update_lowers_the_expected_cost_and_acts_within_limits():
     assert action.shape == (40, 1)
     assert np.abs(action).max() <= 1
     assert np.array_equal(action, agent.explore(obs, 0))
+
+
+def test_where_the_last_policy_is_stuck_a_better_fresh_one_takes_its_place():
+    """A policy whose centres lie where nobody comes has no gradient. It stays, or is replaced."""
+    costs = []
+    for stuck in (1.0, 0.0):
+        agent = PILCO(SPEC, GOALS[ENV], replace(TINY, stuck=stuck), 0)
+        agent.update(batch())
+        agent.theta[: TINY.basis * SPEC.obs_dim] = 1e3
+        far = agent.theta.clone()
+        metrics = agent.update(batch())
+        costs.append(metrics["loss/expected_cost"])
+        assert torch.equal(agent.theta, far) == (stuck == 1.0)
+    assert costs[1] < costs[0]
 
 
 def test_an_agent_put_back_goes_on_as_it_would_have():
