@@ -137,7 +137,7 @@ TASKS: dict[str, ControlTask | GymnasiumPendulum] = {
     # The discs cost nothing: to stay out of them is a constraint, and up to the planner.
     "course/CarDiscs-v0": ControlTask(
         Car(obstacles=((1.0, 1.3, 0.5), (2.2, 1.9, 0.5))), horizon=40, dt=0.1,
-        start=(0.0, 0.0, math.pi / 4, 1.0), goal=(3.0, 3.0, math.pi / 4, 1.0),
+        start=(0.0, 0.0, math.pi / 4, 1.0), goal=(3.0, 3.0, math.pi / 4, 0.0),
         Q=(0.0,) * 4, R=(0.1, 0.1), Q_T=(100.0,) * 4, u_low=-0.6, u_high=0.6,
     ),
 }  # fmt: skip

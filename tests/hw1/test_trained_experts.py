@@ -15,7 +15,7 @@ from common.types import EnvSpec, UsageError
 from hw1_imitation import sealed, trained_experts
 from hw1_imitation.experts import expert
 from hw1_imitation.sealed import Origin
-from hw1_imitation.trained_experts import FOLDER, SEED, TRAINED, act, load, main, portable
+from hw1_imitation.trained_experts import EPISODES, FOLDER, SEED, TRAINED, act, load, main, portable
 from hw2_policy_gradient.policies import Policy
 
 ORIGIN = Origin("Hopper-v5", "python -m hw2_policy_gradient.run trpo-hopper", 0, 3000.0)
@@ -45,9 +45,10 @@ def test_observations_far_away_are_cut_to_ten_deviations():
 
 @pytest.mark.parametrize("env_id", TRAINED)
 def test_a_shipped_expert_earns_what_its_file_says(env_id):
-    """Two of the twenty episodes that were measured, within what differs between machines."""
+    """Two of the twenty episodes that were measured, within what differs between machines; all of the Ant,
+    which falls in some."""
     policy, origin = load(FOLDER / f"{env_id}.npz")
-    envs = registry.make_envs(env_id, 2)
+    envs = registry.make_envs(env_id, EPISODES if env_id == "Ant-v5" else 2)
     got = evaluate(policy, envs, child_seed(SEED, "eval"))["return_mean"]
     assert origin.env_id == env_id
     assert got > 0.8 * origin.return_mean

@@ -72,13 +72,13 @@ def test_gains_along_rest_are_those_of_the_regulator():
 
 def test_the_car_keeps_clear_of_discs_that_its_cost_does_not_know(tmp_path):
     """Without multipliers the cheapest way cuts the rim. The plan touches the margin, and is played."""
-    preset = replace(PRESETS["lagrangian-cardiscs"], algo=ObstacleConfig(tolerance=1e-3))
+    preset = replace(PRESETS["lagrangian-cardiscs"], algo=ObstacleConfig(penalty=10.0, tolerance=0.02))
     found, rows = solve(keep_clear, preset, tmp_path)
     told = [row for row in rows if row["split"] == "train"]
     costs = [-row["return_mean"] for row in rows if row["split"] == "eval"]
     assert told[0]["plan/clearance"] < 0.05
-    assert told[-1]["plan/violation"] < 1e-3
-    assert told[-1]["plan/clearance"] == pytest.approx(0.1, abs=1e-3)
+    assert told[-1]["plan/violation"] < 0.02
+    assert told[-1]["plan/clearance"] == pytest.approx(0.1, abs=0.02)
     assert costs == sorted(costs)  # each round forbids more
     assert -found["return_mean"] == pytest.approx(costs[-1], rel=1e-3)
 
