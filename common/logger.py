@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from tensorboardX import SummaryWriter
+from torch import Tensor
 from tqdm import tqdm
 
 from common.checkpoint import write_atomically
@@ -127,3 +128,10 @@ def provenance() -> dict[str, object]:
     versions = {"python": platform.python_version()}
     versions |= {name: importlib.metadata.version(name) for name in VERSIONED}
     return {"git_commit": commit, "platform": platform.platform(), "versions": versions}
+
+
+def numbers(metrics: dict[str, Tensor | float]) -> Metrics:
+    """Read from the device only when they are logged; of a vector the mean."""
+    return {
+        key: float(value.mean() if isinstance(value, Tensor) else value) for key, value in metrics.items()
+    }

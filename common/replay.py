@@ -104,6 +104,10 @@ class Replay:
         """All rows, filled or not."""
         return self._batch(self._rows)
 
+    def everything(self) -> Batch:
+        """What is remembered, the oldest first until the ring is full."""
+        return Batch(*(part[: len(self)] for part in self.memory[:5]))
+
     def add_rollout(self, rollout: Rollout, last: bool = False) -> None:
         """The next T steps of the stream; `last` before its environments are reset."""
         self.add(transitions(rollout) if self.n_step.n == 1 else self.n_step(rollout, last))

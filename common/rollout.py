@@ -10,6 +10,7 @@ import torch
 from gymnasium.vector import AutoresetMode
 
 from common.envs.registry import require_finite, step_envs
+from common.seeding import child_seed, generator, seed_everything
 from common.types import Metrics, Rollout, begin
 
 
@@ -55,3 +56,10 @@ class Collector:
     def _tensor(self, x: np.ndarray) -> torch.Tensor:
         tensor = torch.from_numpy(x)
         return tensor.to(self.device, torch.float32 if tensor.is_floating_point() else None)
+
+
+def begin_stretch(collector: Collector, seed: int, step: int) -> torch.Generator:
+    """Resumed or not, what follows a checkpoint starts from here; the generator of its draws."""
+    seed_everything(child_seed(seed, "global", step))
+    collector.reset(child_seed(seed, "env", step), step)
+    return generator(seed, "replay", step)

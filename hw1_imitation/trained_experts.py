@@ -42,6 +42,12 @@ def act(obs: np.ndarray, mean: np.ndarray, std: np.ndarray, layers: Layers) -> n
     return (x @ W_last.T + b_last).clip(-1, 1)
 
 
+def policy_of(arrays: dict[str, np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """observations [N, D] -> [N, K] in [-1, 1]"""
+    layers = [(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(len(arrays) // 2 - 1)]
+    return lambda obs: act(obs, arrays["mean"], arrays["std"], layers)
+
+
 def load(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], Origin]:
     """The policy of a file, or a UsageError that says in one sentence what is wrong with it."""
     arrays, origin = sealed.read(path)
@@ -54,14 +60,15 @@ def load(path: Path) -> tuple[Callable[[np.ndarray], np.ndarray], Origin]:
     mean, std = arrays["mean"], arrays["std"]
     ok = mean.ndim == 1 and mean.shape == std.shape and (std > 0).all()
     require(ok, f"{path}: mean and std must be [D], std positive, got {mean.shape} and {std.shape}")
-    layers, width = [(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range(depth)], len(mean)
-    for i, (W, b) in enumerate(layers):
+    width = len(mean)
+    for i in range(depth):
+        W, b = arrays[f"weight{i}"], arrays[f"bias{i}"]
         ok = W.ndim == 2 and b.shape == W.shape[:1] and W.shape[1] == width
         require(
             ok, f"{path}: weight{i} and bias{i} must be [n, {width}] and [n], got {W.shape} and {b.shape}"
         )
         width = len(b)
-    return lambda obs: act(obs, mean, std, layers), origin
+    return policy_of(arrays), origin
 
 
 def trained_expert(env_id: str) -> Callable[[np.ndarray], np.ndarray]:
@@ -105,11 +112,8 @@ def main() -> None:
         require(saved is not None and "policy" in saved["agent"], f"{args.run} must hold a trained policy")
         env_id = json.loads((args.run / "config.json").read_text())["env_id"]
         arrays = arrays_of(saved["agent"]["policy"])
-        layers = [(arrays[f"weight{i}"], arrays[f"bias{i}"]) for i in range((len(arrays) - 2) // 2)]
         envs = registry.make_envs(env_id, EPISODES)
-        scores = evaluate(
-            lambda obs: act(obs, arrays["mean"], arrays["std"], layers), envs, child_seed(SEED, "eval")
-        )
+        scores = evaluate(policy_of(arrays), envs, child_seed(SEED, "eval"))
         command = portable(json.loads((args.run / "summary.json").read_text())["command"])
         args.folder.mkdir(exist_ok=True)
         path = args.folder / f"{env_id}.npz"

@@ -18,15 +18,14 @@ from dataclasses import dataclass
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor
 
 from common import checkpoint
 from common.evaluation import evaluate
-from common.logger import RunLogger
+from common.logger import RunLogger, numbers
 from common.replay import Replay
-from common.rollout import Collector
-from common.seeding import child_seed, generator, seed_everything
-from common.types import Agent, EnvSpec, Metrics, require, require_at_least
+from common.rollout import Collector, begin_stretch
+from common.seeding import child_seed
+from common.types import Agent, EnvSpec, require, require_at_least
 
 
 @dataclass(frozen=True)
@@ -88,7 +87,7 @@ def train(
 ) -> str:
     """From environment step `step` to the end; "finished", or "interrupted" by Ctrl-C, checkpoint saved."""
     size, end = config.round_size, config.rounds * config.round_size
-    draws, shown = _begin(collector, seed, step), {}
+    draws, shown = begin_stretch(collector, seed, step), {}
     logged_at, logged_s = step, logger.wall_s
     with checkpoint.stop_signals() as stop:
         stopping = False
@@ -108,7 +107,7 @@ def train(
                 shown |= metrics
             if save or _passes(step, size, config.log_every):
                 speed = {"speed/steps_per_s": (step - logged_at) / (logger.wall_s - logged_s)}
-                logger.write("train", step, _numbers(shown) | speed)
+                logger.write("train", step, numbers(shown) | speed)
                 logged_at, logged_s, shown = step, logger.wall_s, {}
             if step == end or _passes(step, size, config.eval_every):
                 checkpoint.require_finite(agent, step)
@@ -117,15 +116,8 @@ def train(
                 checkpoint.require_finite(agent, step)
                 state = {"agent": checkpoint.state_of(agent), "replay": replay.state_dict()}
                 checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, **state)
-                draws = _begin(collector, seed, step)
+                draws = begin_stretch(collector, seed, step)
     return "finished" if step == end else "interrupted"
-
-
-def _begin(collector: Collector, seed: int, step: int) -> torch.Generator:
-    """Resumed or not, what follows a checkpoint starts from here; the generator of its draws."""
-    seed_everything(child_seed(seed, "global", step))
-    collector.reset(child_seed(seed, "env", step), step)
-    return generator(seed, "replay", step)
 
 
 def _uniform(spec: EnvSpec, draws: torch.Generator) -> Callable[[np.ndarray, int], np.ndarray]:
@@ -137,13 +129,6 @@ def _uniform(spec: EnvSpec, draws: torch.Generator) -> Callable[[np.ndarray, int
         return 2 * torch.rand(spec.num_envs, spec.action_dim, generator=draws).numpy() - 1
 
     return explore
-
-
-def _numbers(metrics: dict[str, Tensor | float]) -> Metrics:
-    """Read from the device only when they are logged; of a vector the mean."""
-    return {
-        key: float(value.mean() if isinstance(value, Tensor) else value) for key, value in metrics.items()
-    }
 
 
 def _passes(step: int, size: int, every: int) -> bool:

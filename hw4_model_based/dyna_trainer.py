@@ -16,14 +16,13 @@ from typing import Protocol
 import gymnasium as gym
 import numpy as np
 import torch
-from torch import Tensor
 
 from common import checkpoint
 from common.evaluation import evaluate
-from common.logger import RunLogger
+from common.logger import RunLogger, numbers
 from common.replay import Batch, Replay
-from common.rollout import Collector
-from common.seeding import child_seed, generator, seed_everything
+from common.rollout import Collector, begin_stretch
+from common.seeding import child_seed
 from common.types import Agent, Metrics, require, require_at_least
 
 
@@ -70,7 +69,7 @@ def train(
     step: int = 0,
 ) -> str:
     """From environment step `step` to the end; "finished", or "interrupted" by Ctrl-C, checkpoint saved."""
-    c, draws, shown = config, _begin(collector, seed, step), {}
+    c, draws, shown = config, begin_stretch(collector, seed, step), {}
     action_dim = replay.spec.action_dim
 
     def uniform(obs: np.ndarray, step: int) -> np.ndarray:
@@ -87,14 +86,14 @@ def train(
             shown |= episode
             if step >= c.learning_starts:
                 if (step - c.learning_starts) % c.fit_every == 0:
-                    shown |= imagination.fit(all_of(replay), learner)
+                    shown |= imagination.fit(replay.everything(), learner)
                     checkpoint.require_finite(imagination, step)
                 for _ in range(c.updates):
                     batch = replay.sample(c.batch_size, draws)
                     shown |= learner.update(imagination.augment(batch, learner))
             save = stopping or last or step % c.save_every == 0
             if save or step % c.log_every == 0:
-                logger.write("train", step, _numbers(shown))
+                logger.write("train", step, numbers(shown))
                 shown = {}
             if last or step % c.eval_every == 0:
                 checkpoint.require_finite(learner, step)
@@ -105,24 +104,5 @@ def train(
                 state = {name: checkpoint.state_of(part) for name, part in parts.items()}
                 state["replay"] = replay.state_dict()
                 checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, **state)
-                draws = _begin(collector, seed, step)
+                draws = begin_stretch(collector, seed, step)
     return "finished" if step == c.total_steps else "interrupted"
-
-
-def all_of(replay: Replay) -> Batch:
-    """Every transition."""
-    return Batch(*(part[: len(replay)] for part in replay.memory[:5]))
-
-
-def _begin(collector: Collector, seed: int, step: int) -> torch.Generator:
-    """Resumed or not, what follows a checkpoint starts from here; the generator of its draws."""
-    seed_everything(child_seed(seed, "global", step))
-    collector.reset(child_seed(seed, "env", step), step)
-    return generator(seed, "replay", step)
-
-
-def _numbers(metrics: dict[str, Tensor | float]) -> Metrics:
-    """Of a vector the mean."""
-    return {
-        key: float(value.mean() if isinstance(value, Tensor) else value) for key, value in metrics.items()
-    }

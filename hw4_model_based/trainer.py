@@ -83,7 +83,7 @@ def train(
             step = config.first_steps
         while step < config.end and not stop:
             before = logger.wall_s
-            metrics = agent.update(all_of(replay))
+            metrics = agent.update(replay.everything())
             checkpoint.require_finite(agent, step)
             fitted = logger.wall_s
             collector.reset(child_seed(seed, "env", step), step)
@@ -113,11 +113,6 @@ def play_random(
         return 2 * torch.rand(spec.num_envs, spec.action_dim, generator=draws).numpy() - 1
 
     return collector.collect(explore, steps // spec.num_envs)
-
-
-def all_of(replay: Replay) -> Batch:
-    """Every transition, the oldest first."""
-    return Batch(*(part[: len(replay)] for part in replay.memory[:5]))
 
 
 def first_returns(trial: Rollout) -> Metrics:

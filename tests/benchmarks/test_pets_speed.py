@@ -88,9 +88,9 @@ def test_a_plan_in_half_the_time():
     assert found["ours"] < 0.5 * found["mbrl-lib"]
 
 
-@pytest.mark.parametrize(("hidden", "share"), [((64, 64), 0.65), ((200, 200, 200), 0.7)])
-def test_epochs_of_the_fit_in_two_thirds_of_the_time(hidden, share):
-    """Data held out are scored after each of them in both."""
+@pytest.mark.parametrize("hidden", [(64, 64), (200, 200, 200)])
+def test_epochs_of_the_fit_in_half_the_time(hidden):
+    """Data held out are scored after each of them in both. Not reached: 0.52 and 0.58 of mbrl-lib's time."""
     torch.set_num_threads(1)
     obs, action, next_obs = data()
     agent, draws = ours(hidden), torch.Generator().manual_seed(0)
@@ -110,4 +110,4 @@ def test_epochs_of_the_fit_in_two_thirds_of_the_time(hidden, share):
         agent.model.fit(obs, action, next_obs, draws)
 
     found = in_turn({"ours": epoch, "mbrl-lib": epoch_of_mbrl}, calls=1, rounds=9)
-    assert found["ours"] < share * found["mbrl-lib"]
+    assert found["ours"] < 0.5 * found["mbrl-lib"]
