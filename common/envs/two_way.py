@@ -20,6 +20,7 @@ ROAD = 0.9  # m, from the middle to the edge
 START, FINISH = -0.5, 0.6  # m
 LANE = 0.55  # m, from the middle, where the expert passes
 UNDECIDED = 0.15  # m, from the middle, where both sides are as good
+SPREAD = 0.01  # m, from the middle, of the start: no side is nearer
 
 
 class TwoWayEnv(gym.Env):
@@ -34,7 +35,7 @@ class TwoWayEnv(gym.Env):
 
     def reset(self, *, seed=None, options=None):
         super().reset(seed=seed)
-        self.x, self.y = START, self.np_random.uniform(-UNDECIDED / 3, UNDECIDED / 3)
+        self.x, self.y = START, self.np_random.uniform(-SPREAD, SPREAD)
         self.path = [(self.x, self.y)]
         return self._obs(), {}
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from common.envs import registry
-from common.envs.two_way import AHEAD, ASIDE, ROAD, START, TREE, UNDECIDED, expert
+from common.envs.two_way import AHEAD, ASIDE, ROAD, SPREAD, START, TREE, UNDECIDED, expert
 from common.evaluation import evaluate
 from hw1_imitation.demonstrations import collect
 
@@ -15,10 +15,16 @@ def test_steps_by_hand():
     env = registry.make_env(ENV)
     obs, _ = env.reset(seed=0)
     assert obs[0] == np.float32(START)
-    assert abs(obs[1]) < UNDECIDED
     after, reward, terminated, truncated, _ = env.step(np.array([0.0, -1.0]))
     assert after - obs == pytest.approx([AHEAD / 2, -ASIDE])
     assert (reward, terminated, truncated) == (0, False, False)
+
+
+def test_no_side_is_nearer_at_the_start():
+    env = registry.make_env(ENV)
+    y = [env.reset(seed=seed)[0][1] for seed in range(200)]
+    assert 0.9 * SPREAD < max(y) <= SPREAD < UNDECIDED
+    assert -SPREAD <= min(y) < -0.9 * SPREAD
 
 
 def play(action: list[float]) -> tuple[float, bool, bool, dict]:
