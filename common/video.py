@@ -12,6 +12,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from common.envs.registry import make_env
+from common.filmstrip import Thinned, draw, spread
 from common.types import begin
 
 DISPLAYS = ("DISPLAY", "WAYLAND_DISPLAY")
@@ -39,7 +40,8 @@ def opener() -> str:
 def film(
     act: Callable[[np.ndarray], np.ndarray], env_id: str, path: Path, seed: int, max_steps: int = 1000
 ) -> Path | None:
-    """One episode of the policy as mp4, frame by frame to the disk; None, and a warning, if that fails."""
+    """One episode of the policy as mp4, frame by frame to the disk, and a strip of it beside that, png; None,
+    and a warning, if that fails."""
     pick_gl_backend()
     try:
         return _film(act, env_id, path, seed, max_steps)
@@ -57,7 +59,8 @@ def _film(
     try:
         obs, _ = env.reset(seed=seed)
         begin(act, np.ones(1, bool))
-        frame = env.render()
+        frame, strip = env.render(), Thinned()
+        strip.add(frame)
         path.parent.mkdir(parents=True, exist_ok=True)
         fps = env.metadata.get("render_fps", 30)
         with FFMPEG_VideoWriter(str(path), frame.shape[1::-1], fps, logfile=None) as writer:
@@ -66,9 +69,14 @@ def _film(
                 action = act(np.asarray(obs)[None])[0]
                 action = np.clip(action, -1, 1) if isinstance(env.action_space, Box) else action
                 obs, _, terminated, truncated, _ = env.step(action)
-                writer.write_frame(env.render())
+                frame = env.render()
+                writer.write_frame(frame)
+                strip.add(frame)
                 if terminated or truncated:
                     break
     finally:
         env.close()
+    frames = [*strip.frames().items()]
+    steps, pictures = zip(*(frames[i] for i in spread(len(frames))), strict=True)
+    draw({"": pictures}, steps).savefig(path.with_suffix(".png"), dpi=100)
     return path

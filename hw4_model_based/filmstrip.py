@@ -12,10 +12,10 @@ from typing import Protocol
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from common.envs.registry import make_env
+from common.filmstrip import draw, spread
 from common.types import begin
 
 
@@ -53,22 +53,9 @@ def play(agent: Dreamer, env_id: str, seed: int, steps: int) -> tuple[np.ndarray
     return shown.numpy(), foreseen.numpy()
 
 
-def draw(seen: np.ndarray, foreseen: np.ndarray, columns: int = 9) -> Figure:
-    """Two rows of at most `columns` pictures, evenly spread over the episode."""
-    steps = np.unique(np.linspace(0, len(seen) - 1, columns).round().astype(int))
-    figure = Figure(figsize=(1.1 * len(steps), 2.5), layout="constrained")
-    rows = figure.subplots(2, len(steps), squeeze=False)
-    for axes, pictures, name in zip(rows, (seen, foreseen), ("seen", "foreseen"), strict=True):
-        for axis, step in zip(axes, steps, strict=True):
-            axis.imshow(pictures[step].clip(0, 1), cmap="gray", vmin=0, vmax=1)
-            axis.set(xticks=[], yticks=[])
-        axes[0].set_ylabel(name)
-    for axis, step in zip(rows[0], steps, strict=True):
-        axis.set_title(f"step {step}", fontsize=8)
-    return figure
-
-
 def film(agent: Dreamer, env_id: str, seed: int, path: Path, steps: int = 16) -> Path:
     """One PNG."""
-    draw(*play(agent, env_id, seed, steps)).savefig(path, dpi=100)
+    pictures = dict(zip(("seen", "foreseen"), play(agent, env_id, seed, steps), strict=True))
+    chosen = spread(len(pictures["seen"]))
+    draw({name: row[chosen].clip(0, 1) for name, row in pictures.items()}, chosen).savefig(path, dpi=100)
     return path

@@ -5,6 +5,7 @@ import sys
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from matplotlib.image import imread
 
 from common import video
 from tests.helpers import ROOT, Memory
@@ -49,6 +50,9 @@ def test_film_of_an_episode(tmp_path):
     assert frames[0].shape == (400, 600, 3)
     assert frames[0].std() > 10  # not a blank picture
     assert np.abs(frames[0].astype(int) - frames[-1]).mean() > 0.5  # it moves
+    strip = imread(path.with_suffix(".png"))
+    assert strip.shape[1] > 5 * strip.shape[0]  # beside one another
+    assert strip[..., :3].std() > 0.1
 
 
 def test_film_stops_at_max_steps(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from common.envs import registry
 from common.envs.pixels import SIZE
 from hw4_model_based.e2c import E2C, E2CConfig
-from hw4_model_based.filmstrip import draw, film, play
+from hw4_model_based.filmstrip import film, play
 from hw4_model_based.latent_dynamics import LatentConfig, LatentMPC
 from hw4_model_based.rssm import PlaNet, RSSMConfig
 from hw4_model_based.video_prediction import Foresight, ForesightConfig
@@ -66,9 +66,3 @@ def test_every_agent_says_what_it_expects_to_see(agent, config, env_id, tmp_path
     assert ((foreseen >= 0) & (foreseen <= 1 + 1e-6)).all()
     if agent is Foresight:  # nothing is invented: the first picture is the one that is seen
         np.testing.assert_array_equal(seen[0], foreseen[0])
-
-
-def test_a_strip_is_never_wider_than_its_columns():
-    for length in (1, 5, 40):
-        pictures = np.zeros((length, 4, 4))
-        assert len(draw(pictures, pictures, columns=9).axes) == 2 * min(length, 9)
