@@ -7,6 +7,16 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from common.types import require
+
+MOST_UNITS = 4096  # of a layer: two such layers have 17 million weights, more take gigabytes before they fail
+
+
+def require_hidden(hidden: tuple[int, ...], name: str = "hidden") -> None:
+    """Units per layer, of any number of layers. None means a linear function."""
+    ok = all(1 <= units <= MOST_UNITS for units in hidden)
+    require(ok, f"{name} must lie in [1, {MOST_UNITS}], got {hidden}")
+
 
 def mlp(
     *sizes: int,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from common.distributions import Categorical
-from common.networks import mlp
+from common.networks import MOST_UNITS, mlp
 from common.normalizer import ObsNormalizer
 from common.types import EnvSpec, require, require_at_least
 from hw1_imitation.behavior_cloning import Drawing, NetworkConfig
@@ -29,7 +29,7 @@ class AutoregressiveConfig(NetworkConfig):
     def __post_init__(self):
         super().__post_init__()
         require_at_least(self, 2, "bins")
-        require(self.bins < 2**16, f"bins must be below 65536, got {self.bins}")
+        require(self.bins <= MOST_UNITS, f"bins must be at most {MOST_UNITS}, got {self.bins}")
 
 
 def bin_of(action: Tensor, bins: int) -> Tensor:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from common.distributions import Categorical, DiagonalGaussian
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.normalizer import ObsNormalizer
 from common.optim import Adam, gradient_step
 from common.seeding import generator
@@ -37,8 +37,7 @@ class NetworkConfig:
 
     def __post_init__(self):
         require_positive(self, "lr", "max_grad_norm")
-        ok = all(1 <= units < 2**16 for units in self.hidden)
-        require(ok, f"hidden must lie in [1, 65535], got {self.hidden}")
+        require_hidden(self.hidden)
 
 
 @dataclass(frozen=True)

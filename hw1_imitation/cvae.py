@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.distributions import LOG_2PI
-from common.networks import mlp
+from common.networks import MOST_UNITS, mlp
 from common.normalizer import ObsNormalizer
 from common.types import EnvSpec, require, require_at_least
 from hw1_imitation.behavior_cloning import MIN_LOG_STD, Drawing, NetworkConfig
@@ -27,7 +27,7 @@ class CVAEConfig(NetworkConfig):
     def __post_init__(self):
         super().__post_init__()
         require_at_least(self, 1, "latents")
-        require(self.latents < 2**16, f"latents must be below 65536, got {self.latents}")
+        require(self.latents <= MOST_UNITS, f"latents must be at most {MOST_UNITS}, got {self.latents}")
 
 
 def elbo(

@@ -15,7 +15,7 @@ EXPERIMENTS = {
     # How many demonstrations would cloning need instead?
     "demonstrations": Experiment(
         {
-            f"cloning, {n} labels": ("bc-inverteddoublependulum", "--train.demonstrations", str(n))
+            f"cloning, {n:,} labels": ("bc-inverteddoublependulum", "--train.demonstrations", str(n))
             for n in (100, 300, 1_000, 3_000)
         },
         FIVE,

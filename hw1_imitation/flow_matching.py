@@ -29,7 +29,7 @@ class FlowConfig(NetworkConfig):
     def __post_init__(self):
         super().__post_init__()
         require_at_least(self, 1, "chunk", "steps")
-        require(max(self.chunk, self.steps) < 2**16, "chunk and steps must be below 65536")
+        require(max(self.chunk, self.steps) <= 256, "chunk and steps must be at most 256")
 
 
 Velocity = Callable[[Tensor, Tensor], Tensor]  # A_tau [B, K], tau [B, 1] -> [B, K]

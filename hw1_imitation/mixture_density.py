@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from common.distributions import LOG_2PI, Categorical
-from common.networks import mlp
+from common.networks import MOST_UNITS, mlp
 from common.normalizer import ObsNormalizer
 from common.types import EnvSpec, require, require_at_least
 from hw1_imitation.behavior_cloning import MIN_LOG_STD, Drawing, NetworkConfig
@@ -27,7 +27,9 @@ class MixtureConfig(NetworkConfig):
     def __post_init__(self):
         super().__post_init__()
         require_at_least(self, 1, "components")
-        require(self.components < 2**16, f"components must be below 65536, got {self.components}")
+        require(
+            self.components <= MOST_UNITS, f"components must be at most {MOST_UNITS}, got {self.components}"
+        )
 
 
 def mixture_nll(log_w: Tensor, mean: Tensor, log_std: Tensor, action: Tensor) -> Tensor:

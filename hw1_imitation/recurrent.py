@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.networks import GRU, mlp
+from common.networks import GRU, MOST_UNITS, mlp
 from common.normalizer import ObsNormalizer
 from common.types import EnvSpec, require, require_at_least
 from hw1_imitation.behavior_cloning import BCConfig, BehaviorCloning
@@ -43,11 +43,11 @@ class RecurrentConfig(BCConfig):
         super().__post_init__()
         require_window(self.window)
         require_at_least(self, 1, "units")
-        require(self.units < 2**16, f"units must be below 65536, got {self.units}")
+        require(self.units <= MOST_UNITS, f"units must be at most {MOST_UNITS}, got {self.units}")
 
 
 def require_window(window: int) -> None:
-    require(1 <= window < 2**16, f"window must lie in [1, 65535], got {window}")
+    require(1 <= window <= 256, f"window must lie in [1, 256], got {window}")
 
 
 class Window:

@@ -35,7 +35,7 @@ class TrainConfig:
         require_at_least(
             self, 1, "total_steps", "round_steps", "batch_size", "demonstrations", "eval_episodes"
         )
-        require(self.eval_episodes < 2**16, f"eval_episodes must be below 65536, got {self.eval_episodes}")
+        require(self.eval_episodes <= 4096, f"eval_episodes must be at most 4096, got {self.eval_episodes}")
         for name in ("noise", "cameras"):
             value = getattr(self, name)
             require(0 <= value < 2**16, f"{name} must lie in [0, 65536), got {value}")

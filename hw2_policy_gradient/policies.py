@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from common.distributions import Categorical, DiagonalGaussian
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.normalizer import ObsNormalizer
 from common.types import EnvSpec, require
 
 
 def require_network(hidden: tuple[int, ...], log_std: float) -> None:
     """Settings that every agent of this homework has. No hidden layer means a linear policy."""
-    require(all(1 <= units < 2**16 for units in hidden), f"hidden must lie in [1, 65535], got {hidden}")
+    require_hidden(hidden)
     require(-20 <= log_std <= 10, f"log_std must lie in [-20, 10], got {log_std}")
 
 

@@ -23,13 +23,13 @@ import torch
 from torch import Tensor, nn
 
 from common.ensemble import EnsembleMLP
+from common.networks import require_hidden
 from common.optim import Adam, descend, polyak
 from common.replay import Batch
 from common.seeding import generator
 from common.stochastic_search import cem, cma_es, random_shooting
 from common.types import EnvSpec, require, require_at_least, require_positive, require_unit
 from hw3_q_learning.dqn import td_target
-from hw3_q_learning.q_networks import require_hidden
 from hw3_q_learning.sac import require_continuous
 
 Search = Literal["shooting", "cem", "cma-es", "gradient"]

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from common.networks import require_hidden
 from common.optim import Adam, gradient_step, polyak
 from common.replay import Batch
 from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, require, require_at_least, require_positive, require_unit
-from hw3_q_learning.q_networks import QNetwork, require_hidden
+from hw3_q_learning.q_networks import QNetwork
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.optim import Adam, descend, polyak
 from common.replay import Batch
 from common.seeding import generator
 from common.types import EnvSpec, require_at_least, require_positive, require_unit
 from hw3_q_learning.dqn import td_target
-from hw3_q_learning.q_networks import require_hidden
 from hw3_q_learning.sac import require_continuous
 
 

@@ -21,13 +21,12 @@ from torch import Tensor, nn
 
 from common.distributions import squashed_gaussian
 from common.ensemble import EnsembleMLP
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.optim import Adam, descend, polyak
 from common.replay import Batch
 from common.seeding import generator
 from common.types import EnvSpec, require, require_at_least, require_positive, require_unit
 from hw3_q_learning.dqn import td_target
-from hw3_q_learning.q_networks import require_hidden
 
 LOG_STD = (-10.0, 2.0)  # limits of the policy's log standard deviation
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.distributions import LOG_2PI
+from common.networks import require_hidden
 from common.types import Metrics, require, require_at_least, require_positive, require_unit
 from hw4_model_based.dynamics import Normalizer, check_transitions, gaussian_nll
 
@@ -40,7 +41,7 @@ class BayesianConfig:
     warm_up: float = 0.5  # share of them over which KL gains its weight; at once, it silences idle units
 
     def __post_init__(self):
-        require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
+        require_hidden(self.hidden)
         require_positive(self, "prior", "std", "lr")
         require_at_least(self, 1, "batch_size", "epochs")
         require_unit(self, "warm_up")

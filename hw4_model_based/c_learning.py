@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.optim import Adam, polyak
 from common.types import Metrics, require, require_at_least, require_positive, require_unit
 
@@ -43,7 +43,7 @@ class CLearningConfig:
         require(self.gamma < 1, f"gamma must lie in [0, 1), got {self.gamma}")
         require_positive(self, "lr", "tau")
         require_at_least(self, 1, "batch_size", "steps")
-        require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
+        require_hidden(self.hidden)
 
 
 def c_loss(logit_next: Tensor, logit_random: Tensor, w: Tensor, gamma: float) -> Tensor:

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from common.distributions import LOG_2PI
 from common.ensemble import EnsembleMLP
+from common.networks import require_hidden
 from common.optim import Adam
 from common.types import Metrics, require, require_at_least, require_positive
 
@@ -45,7 +46,7 @@ class DynamicsConfig:
         require_at_least(self, 1, "members", "elites", "batch_size", "max_epochs", "patience")
         ok = self.elites <= self.members
         require(ok, f"elites must be at most members = {self.members}, got {self.elites}")
-        require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
+        require_hidden(self.hidden)
         require_positive(self, "lr")
         ok = 0 <= self.weight_decay < math.inf
         require(ok, f"weight_decay must be finite and at least 0, got {self.weight_decay}")

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.func import jacrev, vmap
 
 from common.envs.model_tasks import ModelTask
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.optim import Adam, clip_gradient
 from common.replay import Batch
 from common.seeding import generator
@@ -50,7 +50,7 @@ class BackpropConfig:
 
     def __post_init__(self):
         require_at_least(self, 1, "horizon", "updates", "batch_size")
-        require(min(self.hidden, default=1) >= 1, f"hidden must be positive, got {self.hidden}")
+        require_hidden(self.hidden)
         require_positive(self, "lr", "max_norm")
         require(0 <= self.noise < np.inf, f"noise must be finite and at least 0, got {self.noise}")
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.optim import Adam, gradient_step
 from common.types import require, require_at_least, require_positive
 
@@ -35,7 +35,7 @@ class DistillationConfig:
     def __post_init__(self):
         require_at_least(self, 1, "epochs", "batch_size")
         require_positive(self, "temperature", "lr")
-        require(all(units >= 1 for units in self.hidden), f"hidden must be positive, got {self.hidden}")
+        require_hidden(self.hidden)
 
 
 def soft_targets(logits: Tensor, temperature: float) -> Tensor:

@@ -16,9 +16,9 @@ from common.cli import RunOptions
 from common.envs.car_forest import FOREST
 from common.evaluation import Act, scores
 from common.logger import RunLogger
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.seeding import generator
-from common.types import Metrics, require, require_at_least
+from common.types import Metrics, require_at_least
 from hw5_planning_control import plato
 from hw5_planning_control.ilqr import ILQRConfig
 from hw5_planning_control.planners import problem_of
@@ -35,7 +35,7 @@ class DriveConfig:
 
     def __post_init__(self):
         require_at_least(self, 1, "episodes", "eval_episodes", "horizon", "plan_steps")
-        require(all(units >= 1 for units in self.hidden), f"hidden must be positive, got {self.hidden}")
+        require_hidden(self.hidden)
 
 
 def drive(config: RunOptions, logger: RunLogger) -> tuple[Metrics, Act]:

@@ -24,7 +24,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.optim import Adam, gradient_step
 from common.types import require, require_at_least, require_positive
 from hw5_planning_control.ilqr import ILQRConfig, ilqr
@@ -57,7 +57,7 @@ class GPSConfig:
         require_at_least(self, 0, "first_plan_steps", "samples", "spread", "noise")
         require_positive(self, "rho", "rho_growth", "rho_max", "lr")
         require(self.weight in ("unit", "Q_uu"), f"weight must be unit or Q_uu, got {self.weight!r}")
-        require(all(units >= 1 for units in self.hidden), f"hidden must be positive, got {self.hidden}")
+        require_hidden(self.hidden)
 
 
 class TimedPolicy(nn.Module):

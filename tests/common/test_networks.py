@@ -3,7 +3,8 @@ import math
 import pytest
 import torch
 
-from common.networks import GRU
+from common.networks import GRU, MOST_UNITS, require_hidden
+from common.types import UsageError
 
 
 @pytest.fixture
@@ -57,3 +58,11 @@ def test_gru_starts_as_filters_of_one_to_twenty_steps(generator):
     kept = (still - candidate) / (1 - candidate)
     torch.testing.assert_close(kept, torch.linspace(-3, 3, 16).sigmoid())
     assert 1 / (1 - kept[-1].item()) == pytest.approx(1 + math.exp(3), rel=1e-4)
+
+
+def test_layers_that_would_take_gigabytes_are_refused():
+    require_hidden(())
+    require_hidden((1, MOST_UNITS))
+    for hidden in ((0,), (64, MOST_UNITS + 1), (-3,)):
+        with pytest.raises(UsageError, match=r"hidden must lie in \[1, 4096\], got"):
+            require_hidden(hidden)

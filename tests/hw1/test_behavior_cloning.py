@@ -158,7 +158,7 @@ def test_the_same_seed_gives_the_same_policy_and_the_state_is_all_of_it():
     ("settings", "sentence"),
     [
         ({"lr": 0.0}, "lr must be positive, got 0.0"),
-        ({"hidden": (0,)}, r"hidden must lie in \[1, 65535\], got \(0,\)"),
+        ({"hidden": (0,)}, r"hidden must lie in \[1, 4096\], got \(0,\)"),
         ({"max_grad_norm": float("nan")}, "max_grad_norm must be positive"),
     ],
 )

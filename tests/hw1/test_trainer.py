@@ -100,7 +100,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_before_it_is_saved(tmp_path):
     [
         ({"total_steps": 0}, "total_steps must be at least 1, got 0"),
         ({"validation": 1.0}, r"validation must lie in \[0, 1\), got 1.0"),
-        ({"eval_episodes": 10**6}, "eval_episodes must be below 65536"),
+        ({"eval_episodes": 10**6}, "eval_episodes must be at most 4096"),
     ],
 )
 def test_bad_settings_are_named(settings, sentence):

@@ -101,7 +101,7 @@ def test_every_preset_runs_on_a_gpu(preset, device, tmp_path, monkeypatch):
         (["--train.num-envs", "1000000000000"], "num_envs must be below 2^31, got 1000000000000"),
         (["--train.num-envs", "100000"], "num_envs must lie in [1, 65535], got 100000"),
         (["--algo.batch-size", "1" + "0" * 30], "batch_size must be below 2^31"),
-        (["--algo.hidden", "1000000000000"], "hidden must lie in [1, 65535], got (1000000000000,)"),
+        (["--algo.hidden", "1000000000000"], "hidden must lie in [1, 4096], got (1000000000000,)"),
         (["--algo.log-std", "1e300"], "log_std must lie in [-20, 10], got 1e+300"),
         (["--device", "meta"], "device 'meta' is not available here"),
         (["--env-id", "CarRacing-v3"], "env_id must have one vector of numbers as observation"),

@@ -187,7 +187,7 @@ def test_bad_data_are_refused(generator):
 @pytest.mark.parametrize(
     ("settings", "sentence"),
     [
-        ({"hidden": (0,)}, "hidden must be positive"),
+        ({"hidden": (0,)}, "hidden must lie in"),
         ({"prior": 0.0}, "prior must be positive"),
         ({"std": math.inf}, "std must be positive"),
         ({"epochs": 0}, "epochs must be at least 1"),

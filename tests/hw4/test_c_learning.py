@@ -129,7 +129,7 @@ def test_bad_data_are_refused(change, sentence, generator):
         ({"gamma": 1.0}, r"gamma must lie in \[0, 1\), got 1.0"),
         ({"tau": 0.0}, "tau must be positive"),
         ({"steps": 0}, "steps must be at least 1"),
-        ({"hidden": (0,)}, "hidden must be positive"),
+        ({"hidden": (0,)}, "hidden must lie in"),
     ],
 )
 def test_bad_settings_are_refused(settings, sentence):

@@ -206,7 +206,7 @@ def test_bad_data_are_refused(change, sentence, generator):
     [
         ({"members": 0}, "members must be at least 1"),
         ({"elites": 6}, "elites must be at most members = 5, got 6"),
-        ({"hidden": (8, 0)}, "hidden must be positive"),
+        ({"hidden": (8, 0)}, "hidden must lie in"),
         ({"lr": math.nan}, "lr must be positive"),
         ({"weight_decay": -1.0}, "weight_decay"),
         ({"holdout": 1.0}, r"holdout must lie in \(0, 1\), got 1.0"),

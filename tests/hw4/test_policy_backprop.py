@@ -229,7 +229,7 @@ def test_exploring_adds_noise_within_the_limits():
     [
         ({"horizon": 0}, "horizon must be at least 1, got 0"),
         ({"lr": 0.0}, "lr must be positive, got 0.0"),
-        ({"hidden": (8, 0)}, "hidden must be positive"),
+        ({"hidden": (8, 0)}, "hidden must lie in"),
         ({"noise": -0.1}, "noise must be finite and at least 0, got -0.1"),
         ({"max_norm": float("nan")}, "max_norm must be positive, got nan"),
     ],
