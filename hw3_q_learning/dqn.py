@@ -23,7 +23,7 @@ from common.optim import Adam, gradient_step, polyak
 from common.replay import Batch
 from common.schedules import Linear
 from common.seeding import generator
-from common.types import EnvSpec, require, require_at_least, require_positive, require_unit
+from common.types import EnvSpec, UsageError, require, require_at_least, require_positive, require_unit
 from hw3_q_learning.q_networks import QNetwork
 
 
@@ -53,8 +53,9 @@ class DQNConfig:
 
 def td_target(reward: Tensor, terminated: Tensor, next_value: Tensor, gamma: Tensor | float) -> Tensor:
     """y = r + gamma (1 - d) V(s'), all [B]; gamma [B] where transitions span several steps."""
-    shapes = {tuple(x.shape) for x in (reward, terminated, next_value)}
-    require(len(shapes) == 1, f"reward, terminated and next_value must have one shape, got {sorted(shapes)}")
+    if not reward.shape == terminated.shape == next_value.shape:
+        shapes = [list(x.shape) for x in (reward, terminated, next_value)]
+        raise UsageError(f"reward, terminated and next_value must have one shape, got {shapes}")
     if not isinstance(gamma, Tensor):
         require(0 <= gamma <= 1, f"gamma must lie in [0, 1], got {gamma}")
     return torch.where(terminated.bool(), reward, reward + gamma * next_value)

@@ -59,7 +59,7 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
 
 def make_envs(env_id: str, num_envs: int) -> VectorEnv:
     """N environments in one process: for these, worker processes cost more than they bring."""
-    if env_id in NATIVE:
+    if env_id in NATIVE and num_envs > 1:  # of a single one NumPy's overhead would be more than the step
         return NATIVE[env_id](num_envs)
     return SyncVectorEnv([lambda: make_env(env_id)] * num_envs, autoreset_mode=AutoresetMode.SAME_STEP)
 

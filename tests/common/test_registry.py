@@ -29,6 +29,13 @@ def test_native_cartpole_agrees_with_gymnasiums_scalar_one(seed):
         alive &= ~terminated
 
 
+def test_a_single_cartpole_needs_no_vectors():
+    assert isinstance(make_envs("CartPole-v1", 2), SameStepCartPole)
+    assert isinstance(
+        make_envs("CartPole-v1", 1).envs[0].unwrapped, gym.make("CartPole-v1").unwrapped.__class__
+    )
+
+
 def test_native_cartpole_starts_anew_in_the_same_step():
     envs = make_envs("CartPole-v1", 2)
     envs.reset(seed=0)

@@ -20,6 +20,14 @@ def test_device_sets_the_threads():
     torch.set_num_threads(before)
 
 
+def test_numbers_that_are_slow_to_compute_with_count_as_zero():
+    torch.set_flush_denormal(False)
+    assert torch.tensor([1e-30]) * 1e-10 > 0
+    device.setup("cpu", 1)
+    assert torch.tensor([1e-30]) * 1e-10 == 0
+    torch.set_flush_denormal(False)
+
+
 def test_more_threads_than_cores_are_refused():
     with pytest.raises(UsageError, match="threads must be at most"):
         device.setup("cpu", 10**6)
