@@ -94,7 +94,6 @@ class Finetune(MPC):
 
     def __init__(self, spec: EnvSpec, task: ModelTask, config: FinetuneConfig, learner: Learner, seed: int):
         super().__init__(spec, task, config, seed)
-        self.num_envs = spec.num_envs
         self.learner = Saved(learner)
         self.rounds = 0  # updates so far
         self.random = self.seen = 0  # steps that the data held at the first one, and at the last

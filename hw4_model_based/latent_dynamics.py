@@ -26,7 +26,6 @@ from common.envs.pixels import SIZE
 from common.networks import mlp
 from common.optim import Adam, gradient_step
 from common.replay import Batch
-from common.seeding import generator
 from common.types import EnvSpec, Metrics, require, require_at_least, require_positive
 from hw4_model_based.mpc import MPC, MPCConfig, plan
 from hw4_model_based.sequences import Sequences, cut, starts
@@ -137,16 +136,13 @@ class LatentMPC(MPC):
     model_type: type[nn.Module] = LatentModel
 
     def __init__(self, spec: EnvSpec, config: LatentConfig, seed: int):
-        require(not spec.discrete, "env_id must have continuous actions for model-predictive control")
-        self.config, self.num_envs = config, spec.num_envs
-        self.task = ModelTask(self.reward_to_come, never)
-        self.draws, self.fits = generator(seed, "plan"), generator(seed, "model")
-        self.model = self.model_type(spec.obs_dim, spec.action_dim, config.model, self.fits)
+        super().__init__(spec, ModelTask(self.reward_to_come, never), config, seed)
         self.parameters = tuple(self.model.parameters())
         self.optimizer = Adam(self.parameters, config.model.lr)
-        self.plan = torch.zeros(spec.num_envs, config.horizon, spec.action_dim)  # from this step on
-        self.left = 0  # steps of it to play before the next one
         self.fitted = False
+
+    def new_model(self, spec: EnvSpec) -> nn.Module:
+        return self.model_type(spec.obs_dim, spec.action_dim, self.config.model, self.fits)
 
     @torch.no_grad()
     def __call__(self, obs: np.ndarray, step: int = 0) -> np.ndarray:

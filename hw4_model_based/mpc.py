@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from common.envs.model_tasks import ModelTask
 from common.replay import Batch
@@ -134,12 +134,14 @@ class MPC:
 
     def __init__(self, spec: EnvSpec, task: ModelTask, config: MPCConfig, seed: int):
         require(not spec.discrete, "env_id must have continuous actions for model-predictive control")
-        self.config, self.task = config, task
-        self.draws = generator(seed, "plan")
-        self.fits = generator(seed, "model")
-        self.model = Dynamics(spec.obs_dim, spec.action_dim, config.model, self.fits)
+        self.config, self.task, self.num_envs = config, task, spec.num_envs
+        self.draws, self.fits = generator(seed, "plan"), generator(seed, "model")
+        self.model = self.new_model(spec)
         self.plan = torch.zeros(spec.num_envs, config.horizon, spec.action_dim)  # from this step on
         self.left = 0  # steps of it to play before the next one
+
+    def new_model(self, spec: EnvSpec) -> nn.Module:
+        return Dynamics(spec.obs_dim, spec.action_dim, self.config.model, self.fits)
 
     @property
     def act(self) -> MPC:

@@ -27,7 +27,6 @@ from common.envs.pixels import SIZE, X, Y
 from common.envs.pushing import COLOURS
 from common.optim import Adam, gradient_step
 from common.replay import Batch
-from common.seeding import generator
 from common.types import EnvSpec, Metrics, require, require_at_least, require_positive
 from hw4_model_based.mpc import MPC, MPCConfig, plan
 from hw4_model_based.sequences import cut, starts
@@ -148,20 +147,17 @@ class Foresight(MPC):
 
     def __init__(self, spec: EnvSpec, config: ForesightConfig, seed: int):
         pixels = COLOURS * SIZE**2 + POINTS
-        require(not spec.discrete, "env_id must have continuous actions for model-predictive control")
         require(spec.obs_dim == pixels, f"env_id must show {pixels} numbers, as course/PushPixels-v0 does")
-        self.config, self.num_envs = config, spec.num_envs
-        self.task = ModelTask(closeness, never)
-        self.draws, self.fits = generator(seed, "plan"), generator(seed, "model")
-        self.model = Flow(spec.action_dim, config.model, self.fits)
+        super().__init__(spec, ModelTask(closeness, never), config, seed)
         self.parameters = tuple(self.model.parameters())
         self.optimizer = Adam(self.parameters, config.model.lr)
-        self.plan = torch.zeros(spec.num_envs, config.horizon, spec.action_dim)  # from this step on
-        self.left = 0  # steps of it to play before the next one
         self.P = torch.zeros(spec.num_envs, SIZE, SIZE)  # where the designated pixel is believed to be
         self.sample = torch.zeros(spec.num_envs, COLOURS, 2 * PATCH + 1, 2 * PATCH + 1)  # what surrounded it
         self.first = torch.ones(spec.num_envs, dtype=torch.bool)  # is the next picture an episode's first?
         self.fitted = False
+
+    def new_model(self, spec: EnvSpec) -> nn.Module:
+        return Flow(spec.action_dim, self.config.model, self.fits)
 
     def begin(self, first: np.ndarray) -> None:
         super().begin(first)
