@@ -22,15 +22,14 @@ from hw1_imitation.demonstrations import Act, Demonstrations, collect
 
 
 class Shaken:
-    """The expert's actions with noise of deviation sigma: [N, D] -> [N, K]"""
+    """The expert's actions [N, K] with noise of deviation sigma."""
 
-    def __init__(self, expert: Act, sigma: float, generator: np.random.Generator):
+    def __init__(self, sigma: float, generator: np.random.Generator):
         require(0 <= sigma < np.inf, f"sigma must be finite and at least 0, got {sigma}")
-        self.expert, self.sigma, self.generator = expert, sigma, generator
+        self.sigma, self.generator = sigma, generator
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        action = self.expert(obs)
-        return action + self.sigma * self.generator.standard_normal(action.shape)
+    def __call__(self, obs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        return label + self.sigma * self.generator.standard_normal(label.shape)
 
 
 def three_cameras(
@@ -54,7 +53,7 @@ def three_cameras(
             pictures.append(envs.call("camera", where)[0])
         return expert(obs)
 
-    data = collect(watched, watched, envs, steps, seed)
+    data = collect(watched, envs, steps, seed)
     views = [
         Demonstrations(
             torch.from_numpy(np.stack(pictures)), (data.action + steer_back(where)).clamp(-1, 1), data.length

@@ -37,16 +37,16 @@ class DaggerConfig(BCConfig):
 class Mixture:
     """beta pi* + (1 - beta) pi_theta, drawn anew in each step of each environment."""
 
-    def __init__(self, policy: Act, expert: Act, beta: float, generator: np.random.Generator):
-        self.policy, self.expert, self.beta, self.generator = policy, expert, beta, generator
+    def __init__(self, policy: Act, beta: float, generator: np.random.Generator):
+        self.policy, self.beta, self.generator = policy, beta, generator
 
-    def __call__(self, obs: np.ndarray) -> np.ndarray:
-        """[N, D] -> [N] or [N, K]"""
+    def __call__(self, obs: np.ndarray, label: np.ndarray) -> np.ndarray:
+        """obs [N, D], what the expert says of it [N] or [N, K] -> the same shape"""
         action = self.policy(obs)
         helped = self.generator.random(len(obs)) < self.beta
         if helped.any():
             action = np.array(action)
-            action[helped] = self.expert(obs[helped])
+            action[helped] = label[helped]
         return action
 
 
@@ -55,6 +55,6 @@ def ask(
 ) -> Demonstrations:
     """Steps 2 and 3 of round i = 1, 2, ...: D_i, `labels` pairs or a few more, of new episodes."""
     generator = np.random.default_rng(child_seed(seed, "mixture", i))
-    mixture = Mixture(policy, expert, config.beta**i, generator)
+    mixture = Mixture(policy, config.beta**i, generator)
     steps = -(-config.labels // envs.num_envs)
-    return collect(mixture, expert, envs, steps, child_seed(seed, "dagger", i))
+    return collect(expert, envs, steps, child_seed(seed, "dagger", i), mixture)

@@ -45,7 +45,8 @@ class Demonstrations:
         require(ok, f"action must be {wanted} with M = {len(obs)}, got {list(action.shape)}")
         ok = bool((action.abs() <= 1).all() if dims == 2 else (action >= 0).all())
         require(ok, f"action must {'lie in [-1, 1]' if dims == 2 else 'count from 0'} everywhere")
-        ok = length.ndim == 1 and bool((length >= 1).all()) and int(length.sum()) == len(obs)
+        ok = length.ndim == 1 and len(length) <= len(obs)  # so few and so small that their sum cannot wrap
+        ok = ok and bool(((length >= 1) & (length <= len(obs))).all()) and int(length.sum()) == len(obs)
         require(ok, f"length must be [E], at least 1 each, with sum {len(obs)}")
 
     def __len__(self) -> int:
@@ -91,28 +92,38 @@ class Demonstrations:
         return Demonstrations(obs, action, self.length[trajectories])
 
     def split(self, share: float, generator: torch.Generator) -> tuple[Demonstrations, Demonstrations | None]:
-        """Training and validation, `share` of the trajectories, none where that is less than one.
+        """Training and validation, `share` of the trajectories, rounded down.
 
         By trajectory: neighbouring steps are nearly equal, and a network would be tested on what it knows.
         """
         require(0 <= share < 1, f"share must lie in [0, 1), got {share}")
         order = torch.randperm(len(self.length), generator=generator)
         kept = math.floor(share * len(order))
+        ok = kept > 0 or share == 0
+        require(ok, f"validation must leave out a trajectory at least, got {share:g} of {len(order)}")
         return self.take(order[kept:]), self.take(order[:kept]) if kept else None
 
 
-def collect(act: Act, expert: Act, envs: gym.vector.VectorEnv, steps: int, seed: int) -> Demonstrations:
-    """What `act` sees in `steps` steps of each of N new environments, and what the expert would do there."""
+Play = Callable[[np.ndarray, np.ndarray], np.ndarray]  # obs [N, D], the expert's labels -> actions
+
+
+def collect(
+    expert: Act, envs: gym.vector.VectorEnv, steps: int, seed: int, play: Play | None = None
+) -> Demonstrations:
+    """What is seen in `steps` steps of each of N new environments, and what the expert would do there.
+
+    It is asked once in each step, as it may remember or draw. Its labels are played, or what `play` makes of
+    them.
+    """
     require(steps >= 1, f"steps must be at least 1, got {steps}")
     obs, _ = envs.reset(seed=seed)
     seen, labels, begins, first = [], [], [], np.ones(envs.num_envs, bool)
     for _ in range(steps):
-        for player in {id(p): p for p in (act, expert)}.values():
-            begin(player, first)
+        begin(expert, first)
         seen.append(obs)
         labels.append(expert(obs))
         begins.append(first)
-        action = labels[-1] if act is expert else act(obs)  # an expert may draw
+        action = play(obs, labels[-1]) if play else labels[-1]
         obs, _, terminated, truncated, _ = step_envs(envs, action)
         first = terminated | truncated
     # time first -> one environment after the other; the first row of each begins a trajectory

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -23,6 +24,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from common.cli import INTERRUPTED
 from common.envs import registry
 from common.envs.registry import step_envs
 from common.seeding import child_seed, generator
@@ -72,12 +74,14 @@ def learn(aggregate: bool, seed: int) -> BehaviorCloning:
     envs, teacher, config = registry.make_envs(ENV_ID, 1), expert(ENV_ID), DaggerConfig(labels=LABELS)
     learner = BehaviorCloning(registry.spec(envs), config, torch.device("cpu"), seed)
     draws, shown = generator(seed, "batch"), child_seed(seed, "demonstrations")
-    data = collect(teacher, teacher, envs, LABELS if aggregate else ROUNDS * LABELS, shown)
+    data = collect(teacher, envs, LABELS if aggregate else ROUNDS * LABELS, shown)
     learner.observe(data.obs)
     for i in range(1, ROUNDS + 1):
         fit(learner, data, UPDATES, draws)
         if aggregate and i < ROUNDS:
-            data = data.joined(ask(learner.act, teacher, envs, config, i, seed))
+            new = ask(learner.act, teacher, envs, config, i, seed)
+            learner.observe(new.obs)
+            data = data.joined(new)
     return learner
 
 
@@ -98,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one pair of policies each")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=[*range(10)], help="one pair of policies each"
+    )
     default = Path(__file__).parent / "results" / "laws" / "drift.csv"
     parser.add_argument("--csv", type=Path, default=default, help="where the numbers go")
     args = parser.parse_args(argv)
@@ -113,14 +119,15 @@ def main(argv: Sequence[str] | None = None) -> None:
             writer.writerows((*row[:3], f"{row.cost:.4f}") for row in rows)
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
     print("| mistakes in | " + " | ".join(f"T = {T}" for T in HORIZONS) + " | power of T, 40 to 160 |")
     print("|---" * (len(HORIZONS) + 2) + "|")
     for name in ("cloning", "dagger"):
         costs = np.array([[r.cost for r in rows if (r.algo, r.seed) == (name, k)] for k in args.seeds])
-        middle = np.median(costs, 0)  # [T] over seeds
-        powers = [slope(np.array(HORIZONS[STEADY]), cost[STEADY]) for cost in costs]
-        told = f"{np.median(powers):.2f} [{min(powers):.2f}, {max(powers):.2f}]"
-        print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in middle) + f" | {told} |")
+        mean = costs.mean(0)  # [T] over seeds
+        power = slope(np.array(HORIZONS[STEADY]), mean[STEADY])
+        print(f"| {name} | " + " | ".join(f"{x:.2f}" for x in mean) + f" | {power:.2f} |")
     print(args.csv)
 
 

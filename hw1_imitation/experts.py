@@ -11,6 +11,7 @@ python -m hw1_imitation.experts ENV_ID [--steps 1000] [--seed 0] [--out demonstr
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.cli import INTERRUPTED
 from common.envs import lane_keeping, registry, two_way
 from common.envs.mujoco_dynamics import MujocoDynamics
 from common.evaluation import evaluate
@@ -121,13 +123,14 @@ PLAIN = {"course/LaneKeeping-v0": lane_keeping.expert}
 KNOWN = (*EXPERTS, *RULES, *BLIND, *PLAIN, *TRAINED)
 
 
-def expert(env_id: str) -> Callable[[np.ndarray], np.ndarray]:
-    """observations [N, D] -> K x in [-1, 1] [N, K], or of two actions the one on its side [N]"""
+def expert(env_id: str, seed: int = 0) -> Callable[[np.ndarray], np.ndarray]:
+    """observations [N, D] -> K x in [-1, 1] [N, K], or of two actions the one on its side [N]; `seed` is of
+    what it draws."""
     require(env_id in KNOWN, f"env_id must have an expert, as {', '.join(KNOWN)}, got {env_id!r}")
     if env_id in TRAINED:
         return trained_expert(env_id)
     if env_id in RULES:
-        return partial(RULES[env_id], generator=np.random.default_rng(0))
+        return partial(RULES[env_id], generator=np.random.default_rng(seed))
     if env_id in PLAIN:
         return PLAIN[env_id]
     if env_id in BLIND:
@@ -162,18 +165,22 @@ def main() -> None:
     try:
         require(1 <= args.steps < 2**31, f"steps must be at least 1 and below 2^31, got {args.steps}")
         require(0 <= args.seed < 2**63, f"seed must lie in [0, 2^63), got {args.seed}")
-        act = expert(args.env_id)
+        act = expert(args.env_id, child_seed(args.seed, "expert"))
+        folder = args.out.parent if args.out else Path()
+        require(folder.is_dir(), f"out must lie in a folder that exists, got {args.out}")
         envs = registry.make_envs(args.env_id, EPISODES)
         scores = evaluate(act, envs, child_seed(args.seed, "eval"))
         print(f"return {scores['return_mean']:.2f} +- {scores['return_std']:.2f} over {EPISODES} episodes")
         if args.out:
             envs = registry.make_envs(args.env_id, 1)
-            data = collect(act, act, envs, args.steps, child_seed(args.seed, "demonstrations"))
+            data = collect(act, envs, args.steps, child_seed(args.seed, "demonstrations"))
             origin = Origin(args.env_id, kind(args.env_id), args.seed, scores["return_mean"])
             save(args.out, data, origin)
             print(f"{len(data)} steps in {len(data.length)} trajectories: {args.out}")
     except (ValueError, OSError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -93,6 +93,6 @@ def practise(
     numbers = np.random.default_rng(child_seed(seed, "explore", i))
     act = Exploring(policy, spec.action_dim, config.random if i else 1.0, numbers)
     steps = -(-config.steps // envs.num_envs)
-    played = collect(act, act, envs, steps, child_seed(seed, "practice", i))
+    played = collect(act, envs, steps, child_seed(seed, "practice", i))
     goal = slice(spec.obs_dim // 2, spec.obs_dim)
     return relabel(played, goal, config.horizon, config.relabels, generator(seed, "relabel", i))

@@ -50,6 +50,9 @@ class Keyboard:
         pygame.display.flip()
         self.clock.tick(RATE)
         closed = any(event.type == pygame.QUIT for event in pygame.event.get())
-        require(not closed, "the window was closed before every label was given; --resume the run to go on")
+        require(
+            not closed,
+            "the window was closed before every label was given; --resume goes on from the last whole round",
+        )
         down, shift = pygame.key.get_pressed(), pygame.key.get_mods() & pygame.KMOD_SHIFT
         return np.array([[label(down[pygame.K_LEFT], down[pygame.K_RIGHT], bool(shift))]], np.float32)

@@ -147,9 +147,9 @@ def first_demonstrations(config: RunConfig, spec: EnvSpec, teacher: Act | None) 
             return three_cameras(teacher, envs, train.demonstrations, train.cameras, steer_back, seed)
         if train.noise:
             require(not spec.discrete, "noise must be 0 where actions are discrete")
-            shaken = Shaken(teacher, train.noise, np.random.default_rng(child_seed(config.seed, "noise")))
-            return collect(shaken, teacher, envs, train.demonstrations, seed)
-        return collect(teacher, teacher, envs, train.demonstrations, seed)
+            shaken = Shaken(train.noise, np.random.default_rng(child_seed(config.seed, "noise")))
+            return collect(teacher, envs, train.demonstrations, seed, shaken)
+        return collect(teacher, envs, train.demonstrations, seed)
     data, origin = load(Path(config.train.data))
     ok = origin.env_id == config.env_id
     require(ok, f"data must be of {config.env_id}, got {config.train.data} of {origin.env_id!r}")
@@ -169,32 +169,44 @@ def run(config: RunConfig) -> str:
         require(
             config.env_id in GOALS, f"env_id must show a goal, as {', '.join(GOALS)}, got {config.env_id!r}"
         )
-        require(not config.train.data, "data must be left out where goals are practised, there is no expert")
+        c = config.train
+        alone = config.expert == "known" and not (c.data or c.noise or c.cameras)
+        require(alone, "expert, data, noise and cameras must be left out where goals are practised")
     taught = not practises and (asks or not config.train.data or config.env_id in KNOWN)
     human = taught and config.expert == "keyboard"
-    teacher = Keyboard(config.env_id) if human else expert(config.env_id) if taught else None
+    driver = Keyboard(config.env_id) if human else None
+
+    def teacher(i: int) -> Act:
+        """Of round i: what an expert draws does not depend on where the run was resumed."""
+        return driver or expert(config.env_id, child_seed(seed, "expert", i))
+
     kind = AGENTS[type(config.algo)]
     learner = kind(spec, config.algo, torch_device, seed)
 
     def more(i: int) -> Demonstrations:
         if practises:
             return practise(learner.act, envs, spec, config.algo, i, seed)
-        return ask(learner.act, teacher, envs, config.algo, i, seed)
+        return ask(learner.act, teacher(i), envs, config.algo, i, seed)
 
-    first = more(0) if practises else first_demonstrations(config, spec, teacher)
-    match config.algo:
-        case FlowConfig():
-            first = first.chunked(config.algo.chunk)
-        case HistoryConfig() | RecurrentConfig():
-            first = first.with_history(config.algo.window)
-    data, validation = first.split(config.train.validation, generator(seed, "split"))
-    clone = (kind(spec, config.algo, torch_device, seed), data) if config.train.compare else None
     start = resume_point(config, torch_device)
-    if "learner" in start:
+    if "learner" in start:  # nobody is asked again for what was shown before
         checkpoint.restore(learner, start["learner"])
-        data = Demonstrations(**{name: tensor.cpu() for name, tensor in start["data"].items()})
-        if clone:
-            checkpoint.restore(clone[0], start["clone"])
+        data, validation, shown = (
+            Demonstrations(**{name: x.cpu() for name, x in start[key].items()}) if key in start else None
+            for key in ("data", "validation", "clone_data")
+        )
+    else:
+        first = more(0) if practises else first_demonstrations(config, spec, teacher(0) if taught else None)
+        match config.algo:
+            case FlowConfig():
+                first = first.chunked(config.algo.chunk)
+            case HistoryConfig() | RecurrentConfig():
+                first = first.with_history(config.algo.window)
+        shown, validation = first.split(config.train.validation, generator(seed, "split"))
+        data = shown
+    clone = (kind(spec, config.algo, torch_device, seed), shown) if config.train.compare else None
+    if clone and "clone" in start:
+        checkpoint.restore(clone[0], start["clone"])
 
     directory = cli.run_directory(config, HOMEWORK)
     logger = RunLogger(directory, config.train.total_steps, start["step"], start["wall_s"])
@@ -204,7 +216,8 @@ def run(config: RunConfig) -> str:
     finally:
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, command=command, device=str(torch_device))
-    return conclude(config, HOMEWORK, status, logger, learner.act, partial(curve, None if human else teacher))
+    known = teacher(0) if taught and not human else None
+    return conclude(config, HOMEWORK, status, logger, learner.act, partial(curve, known))
 
 
 def curve(teacher: Act | None, config: RunConfig, directory: Path) -> Path:
@@ -214,7 +227,14 @@ def curve(teacher: Act | None, config: RunConfig, directory: Path) -> Path:
         envs = registry.make_envs(config.env_id, config.train.eval_episodes)
         told = evaluate(teacher, envs, child_seed(config.seed, "expert"))["return_mean"]
         print(f"expert: {told:.1f}")
-    return draw(directory, f"{config.preset}, seed {config.seed}", told)
+    match config.algo:
+        case DaggerConfig():
+            names = "DAgger", "labels of the expert"
+        case GoalConfig():
+            names = "GCSL", "relabelled pairs"
+        case _:
+            names = "cloning", "labels of the expert"
+    return draw(directory, f"{config.preset}, seed {config.seed}", *names, told)
 
 
 if __name__ == "__main__":

@@ -12,12 +12,14 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 from common import checkpoint
+from common.cli import INTERRUPTED
 from common.envs import registry
 from common.evaluation import evaluate
 from common.seeding import child_seed
@@ -27,7 +29,7 @@ from hw1_imitation.sealed import Origin
 
 FOLDER = Path(__file__).parent / "policies"
 LIMIT = 10.0  # of normalised observations, in standard deviations
-EPISODES = 20  # that an expert's return is measured over
+EPISODES = 100  # that an expert's return is measured over
 SEED = 0  # of those episodes
 TRAINED = ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5")
 Layers = list[tuple[np.ndarray, np.ndarray]]  # W [n, m], b [n]
@@ -94,11 +96,14 @@ def arrays_of(policy: dict) -> dict[str, np.ndarray]:
 def portable(command: str) -> str:
     """Without where the run was kept, which is another place on another machine."""
     words = shlex.split(command)
-    require("--resume" not in words, "the run must have been made by one command, it was resumed")
-    if "--out" in words:
-        at = words.index("--out")
-        del words[at : at + 2]
-    return shlex.join(words)
+    resumed = any(word.split("=")[0] == "--resume" for word in words)
+    require(not resumed, "the run must have been made by one command, it was resumed")
+    kept = [
+        w
+        for k, w in enumerate(words)
+        if not w.startswith("--out=") and "--out" not in words[max(k - 1, 0) : k + 1]
+    ]
+    return shlex.join(kept)
 
 
 def main() -> None:
@@ -109,7 +114,8 @@ def main() -> None:
     args = parser.parse_args()
     try:
         saved = checkpoint.load_latest(args.run / "checkpoint")
-        require(saved is not None and "policy" in saved["agent"], f"{args.run} must hold a trained policy")
+        ok = saved is not None and "policy" in saved.get("agent", {})
+        require(ok, f"{args.run} must hold a trained policy of homework 2")
         env_id = json.loads((args.run / "config.json").read_text())["env_id"]
         arrays = arrays_of(saved["agent"]["policy"])
         envs = registry.make_envs(env_id, EPISODES)
@@ -121,6 +127,8 @@ def main() -> None:
         print(f"return {scores['return_mean']:.1f} +- {scores['return_std']:.1f}: {path}")
     except (ValueError, OSError, KeyError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

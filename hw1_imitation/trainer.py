@@ -39,6 +39,9 @@ class TrainConfig:
         for name in ("noise", "cameras"):
             value = getattr(self, name)
             require(0 <= value < 2**16, f"{name} must lie in [0, 65536), got {value}")
+        require(not (self.noise and self.cameras), "noise must be 0 where there are cameras")
+        ok = not (self.data and (self.noise or self.cameras))
+        require(ok, "noise and cameras must be 0 where data are of a file, nothing is demonstrated")
         require(0 <= self.validation < 1, f"validation must lie in [0, 1), got {self.validation}")
 
     @property
@@ -116,8 +119,10 @@ def train(
                 scores["policy/clone_return"] = evaluate(clone[0].act, eval_envs, eval_seed)["return_mean"]
             logger.write("eval", step, scores | labels)
             state = {"learner": checkpoint.state_of(learner), "data": dict(vars(data))}
+            if validation is not None:
+                state["validation"] = dict(vars(validation))
             if clone:
-                state["clone"] = checkpoint.state_of(clone[0])
+                state |= {"clone": checkpoint.state_of(clone[0]), "clone_data": dict(vars(clone[1]))}
             checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, **state)
     return "finished" if step == end else "interrupted"
 

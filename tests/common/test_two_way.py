@@ -70,7 +70,7 @@ def test_expert_always_passes_on_both_sides_and_is_labelled_by_what_it_did():
     scores = evaluate(act, registry.make_envs(ENV, 200), seed=0)
     assert scores["return_mean"] == 1
     assert 0.35 < scores["policy/left"] < 0.65  # 0.5 within four standard errors
-    data = collect(act, act, registry.make_envs(ENV, 1), 500, seed=0)
+    data = collect(act, registry.make_envs(ENV, 1), 500, seed=0)
     first = data.length.cumsum(0)[:-1]
     rows = np.setdiff1d(np.arange(len(data) - 1), first.numpy() - 1)
     aside = (data.obs[rows + 1, 1] - data.obs[rows, 1]).numpy()

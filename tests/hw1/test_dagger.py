@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from common.envs import registry
 from common.types import UsageError
 from hw1_imitation.dagger import DaggerConfig, Mixture, ask
+from hw1_imitation.experts import expert as known
 from tests.helpers import Counter, vector
 
 
@@ -50,33 +52,44 @@ def test_labels_are_shared_among_environments():
 @pytest.mark.parametrize("beta", [0.0, 0.3, 1.0])
 def test_mixture_follows_the_expert_as_often_as_beta(beta):
     """Within four standard errors of 10,000 draws, and in no fixed pattern."""
-    act = Mixture(constant(0), constant(1), beta, np.random.default_rng(0))
-    shares = np.stack([act(np.zeros((100, 1))) for _ in range(100)])
+    act = Mixture(constant(0), beta, np.random.default_rng(0))
+    shares = np.stack([act(np.zeros((100, 1)), np.ones(100)) for _ in range(100)])
     assert abs(shares.mean() - beta) <= 4 * np.sqrt(beta * (1 - beta) / shares.size)
     assert 0 < beta < 1 or shares.std() == 0
 
 
 def test_mixture_leaves_the_policys_own_array_alone_and_takes_the_experts_rows():
     own = np.zeros((4, 1))
-    act = Mixture(lambda obs: own, lambda obs: obs * 10, 0.5, np.random.default_rng(1))
+    act = Mixture(lambda obs: own, 0.5, np.random.default_rng(1))
     obs = np.arange(1.0, 5.0)[:, None]
-    found = act(obs)
+    found = act(obs, obs * 10)
     assert (own == 0).all()
     assert 0 < (found != 0).sum() < 4
     assert ((found == 0) | (found == obs * 10)).all()
 
 
 def test_help_fades_geometrically():
-    """beta = 1/2: in round 3 the expert acts in an eighth of the steps."""
-    config, labelled = DaggerConfig(labels=4_000, beta=0.5), []
+    """beta = 1/2: in round 3 the expert, which stands still, acts in an eighth of the steps. It is asked
+    once in each, or one that remembers would take two for one."""
+    config, asked = DaggerConfig(labels=4_000, beta=0.5), []
 
     def expert(obs):
-        labelled.append(len(obs))
+        asked.append(len(obs))
         return np.zeros(len(obs), np.int64)
 
-    ask(constant(1), expert, vector(Walk, 1), config, i=3, seed=0)
-    helped = len(labelled) - 4_000
-    assert abs(helped - 500) < 4 * np.sqrt(4_000 / 8 * 7 / 8)
+    walked = ask(constant(1), expert, vector(Walk, 1), config, i=3, seed=0).obs.numpy()[:, 0]
+    assert asked == [1] * 4_000
+    inside = np.arange(4_000) % 6 < 5  # the sixth step ends the episode
+    helped = (np.diff(walked, append=0.0)[inside] == 0).sum()
+    n = inside.sum()
+    assert abs(helped - n / 8) < 4 * np.sqrt(n / 8 * 7 / 8)
+
+
+def test_an_expert_that_remembers_helps_as_well_as_it_plays():
+    """beta = 1: it plays alone. Asked twice a step it would see a pole without velocity, and let it fall."""
+    envs, config = registry.make_envs("course/CartPoleNoVelocity-v0", 4), DaggerConfig(labels=1_200, beta=1.0)
+    data = ask(constant(1), known("course/CartPoleNoVelocity-v0"), envs, config, i=1, seed=0)
+    assert data.length.tolist() == [300] * 4
 
 
 def test_rounds_differ_and_repeat_with_their_seed():

@@ -58,7 +58,7 @@ def test_a_road_to_the_left_is_shown_on_the_left():
 def test_what_a_human_did_is_recorded(keys):
     keys["keys"] = {pygame.K_RIGHT}
     human = Keyboard(ENV_ID)
-    data = collect(human, human, registry.make_envs(ENV_ID, 1), 5, seed=0)
+    data = collect(human, registry.make_envs(ENV_ID, 1), 5, seed=0)
     assert data.action.tolist() == [[-0.5]] * 5
 
 

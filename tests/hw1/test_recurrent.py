@@ -79,7 +79,7 @@ def test_expert_balances_by_memory_alone():
     """And its demonstrations are what it did itself, not what a second call would have said."""
     act = expert(BLIND)
     assert evaluate(act, registry.make_envs(BLIND, 5), seed=0)["return_mean"] == 500
-    data = collect(act, act, registry.make_envs(BLIND, 1), 600, seed=0)
+    data = collect(act, registry.make_envs(BLIND, 1), 600, seed=0)
     assert data.length.tolist() == [500, 100]
     x = np.stack([data.obs.numpy(), np.zeros_like(data.obs)], -1)
     x[1:500, :, 1] = np.diff(data.obs[:500].numpy(), axis=0) / 0.02

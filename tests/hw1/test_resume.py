@@ -21,12 +21,14 @@ from tests import helpers
 from tests.helpers import HW1, assert_same, rows, run_directory
 
 TRAIN = TrainConfig(total_steps=40, round_steps=10, batch_size=8, eval_episodes=1)
+DRAWN = "dagger of an expert that draws"
 CASES = {
     "cloning": (BCConfig(hidden=(8,)), dataclasses.replace(TRAIN, demonstrations=600, validation=0.5)),
     "gaussian": (BCConfig(hidden=(8,), loss="gaussian"), TRAIN),
     "dagger": (
         DaggerConfig(hidden=(8,), labels=30, beta=0.5), dataclasses.replace(TRAIN, compare=True),
     ),
+    DRAWN: (DaggerConfig(hidden=(8,), labels=30, beta=0.5), TRAIN),
     "mixture": (MixtureConfig(hidden=(8,)), TRAIN),
     "cvae": (CVAEConfig(hidden=(8,)), TRAIN),
     "autoregressive": (AutoregressiveConfig(hidden=(8,)), TRAIN),
@@ -46,8 +48,9 @@ def test_killed_and_resumed_run_equals_the_uninterrupted_one(name, tmp_path, mon
     """Killed in the third round, resumed from the second: same metrics, same last checkpoint."""
     monkeypatch.setattr(module, "conclude", lambda *args: None)
     algo, train = CASES[name]
-    env_id = {"cloning": "CartPole-v1", "goals": "course/PointMaze-v0"}.get(name, "InvertedPendulum-v5")
-    preset = "bc-invertedpendulum" if name != "dagger" else "dagger-invertedpendulum"
+    elsewhere = {"cloning": "CartPole-v1", "goals": "course/PointMaze-v0", DRAWN: "course/TwoWay-v0"}
+    env_id = elsewhere.get(name, "InvertedPendulum-v5")
+    preset = "dagger-invertedpendulum" if isinstance(algo, DaggerConfig) else "bc-invertedpendulum"
     whole = RunConfig(preset=preset, env_id=env_id, algo=algo, train=train, out=tmp_path / "whole", seed=7)
     run(whole)
     evaluate = trainer.evaluate

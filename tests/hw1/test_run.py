@@ -44,7 +44,7 @@ def test_a_run_leaves_everything_behind(preset, tmp_path, monkeypatch, capsys):
 
 def test_a_run_begins_with_the_demonstrations_of_a_file(tmp_path, monkeypatch):
     act, path = expert("CartPole-v1"), tmp_path / "demos.npz"
-    data = collect(act, act, module.registry.make_envs("CartPole-v1", 4), 5, seed=0)
+    data = collect(act, module.registry.make_envs("CartPole-v1", 4), 5, seed=0)
     save(path, data, Origin("CartPole-v1", "LQR", 0, 500.0))
     flags = ["--train.data", path, "--train.validation", 0.5]
     assert main(monkeypatch, "bc-cartpole", *TINY, *flags, "--out", tmp_path / "runs") == 0
@@ -54,7 +54,7 @@ def test_a_run_begins_with_the_demonstrations_of_a_file(tmp_path, monkeypatch):
 
 
 def test_a_file_of_another_environment_is_refused(tmp_path, monkeypatch, capsys):
-    data = collect(lambda obs: obs[:, 0] * 0, lambda obs: obs * 0, vector(Counter, 1), 5, seed=0)
+    data = collect(lambda obs: obs * 0, vector(Counter, 1), 5, seed=0)
     save(tmp_path / "demos.npz", data, Origin("Counter-v0", "", 0, 3.0))
     assert main(monkeypatch, "bc-cartpole", "--train.data", tmp_path / "demos.npz", "--out", tmp_path) == 2
     assert "data must be of CartPole-v1, got" in capsys.readouterr().err
@@ -64,10 +64,13 @@ def test_a_file_of_another_environment_is_refused(tmp_path, monkeypatch, capsys)
     ("args", "sentence"),
     [
         (["gcsl-pointmaze", "--env-id", "CartPole-v1"], "env_id must show a goal, as course/PointMaze-v0"),
-        (["gcsl-pointmaze", "--train.data", "x.npz"], "data must be left out where goals are practised"),
+        (["gcsl-pointmaze", "--train.data", "x.npz"], "expert, data, noise and cameras must be left out"),
         (["mixture-twoway", "--env-id", "CartPole-v1"], "env_id must have continuous actions for a mixture"),
         (["--train.cameras", "0.4"], "cameras must be 0 where there is no camera"),
         (["bc-cartpole", "--train.noise", "0.1"], "noise must be 0 where actions are discrete"),
+        (["cameras-lanekeeping", "--train.noise", "0.5"], "noise must be 0 where there are cameras"),
+        (["--train.data", "x.npz", "--train.noise", "0.5"], "noise and cameras must be 0 where data are of"),
+        (["--train.validation", "0.5"], "validation must leave out a trajectory at least, got 0.5 of 1"),
         (["--train.noise", "nan"], "noise must lie in [0, 65536), got nan"),
         (["--env-id", "Swimmer-v5"], "env_id must have an expert, as InvertedDoublePendulum-v5"),
         (
@@ -92,3 +95,27 @@ def test_parameters_that_blow_up_are_never_saved(tmp_path, monkeypatch, capsys):
     assert main(monkeypatch, "bc-cartpole", *TINY, "--algo.lr", "1e38", "--out", tmp_path) == 2
     assert "not finite" in capsys.readouterr().err
     assert not list(tmp_path.rglob("*.pt"))
+
+
+def test_nobody_is_asked_again_for_what_the_checkpoint_holds(tmp_path, monkeypatch):
+    """Ten steps are demonstrated; the resumed run asks for those of its own round only."""
+    flags = [*TINY, "--train.demonstrations", "10", "--out", tmp_path]
+    assert main(monkeypatch, "bc-cartpole", *flags) == 0
+    monkeypatch.setattr(module, "first_demonstrations", None)
+    more = ["--resume", run_directory(tmp_path), "--train.total-steps", "40"]
+    assert main(monkeypatch, *more) == 0
+
+
+@pytest.mark.parametrize(
+    ("preset", "names"),
+    [
+        ("dagger-cartpole", ("DAgger", "labels of the expert")),
+        ("bc-cartpole", ("cloning", "labels of the expert")),
+        ("gcsl-pointmaze", ("GCSL", "relabelled pairs")),
+    ],
+)
+def test_the_picture_names_who_learned_and_from_what(preset, names, tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(module, "draw", lambda *args: told.append(args))
+    module.curve(None, module.PRESETS[preset], tmp_path)
+    assert told == [(tmp_path, f"{preset}, seed 0", *names, None)]
