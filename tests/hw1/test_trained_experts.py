@@ -15,7 +15,7 @@ from common.types import EnvSpec, UsageError
 from hw1_imitation import sealed, trained_experts
 from hw1_imitation.experts import expert
 from hw1_imitation.sealed import Origin
-from hw1_imitation.trained_experts import EPISODES, FOLDER, SEED, TRAINED, act, load, main, portable
+from hw1_imitation.trained_experts import FOLDER, SEED, TRAINED, act, load, main, portable
 from hw2_policy_gradient.policies import Policy
 
 ORIGIN = Origin("Hopper-v5", "python -m hw2_policy_gradient.run trpo-hopper", 0, 3000.0)
@@ -27,6 +27,7 @@ ARRAYS = {
     "weight1": np.ones((2, 4)),
     "bias1": np.array([0.0, 0.5]),
 }
+DEVIATION = {"HalfCheetah-v5": 793, "Ant-v5": 1175, "Hopper-v5": 48, "Walker2d-v5": 11}  # of returns
 
 
 def test_the_action_by_hand():
@@ -45,13 +46,13 @@ def test_observations_far_away_are_cut_to_ten_deviations():
 
 @pytest.mark.parametrize("env_id", TRAINED)
 def test_a_shipped_expert_earns_what_its_file_says(env_id):
-    """Two of the twenty episodes that were measured, within what differs between machines; all of the Ant,
-    which falls in some."""
+    """Ten other episodes, within four standard errors by the deviation of the hundred measured, or 5 %, as a
+    rare fall may be missing there."""
     policy, origin = load(FOLDER / f"{env_id}.npz")
-    envs = registry.make_envs(env_id, EPISODES if env_id == "Ant-v5" else 2)
-    got = evaluate(policy, envs, child_seed(SEED, "eval"))["return_mean"]
+    envs = registry.make_envs(env_id, 10)
+    got = evaluate(policy, envs, child_seed(SEED, "other episodes"))["return_mean"]
     assert origin.env_id == env_id
-    assert got > 0.8 * origin.return_mean
+    assert abs(got - origin.return_mean) < max(4 * DEVIATION[env_id] / 10**0.5, 0.05 * origin.return_mean)
     obs = np.zeros((1, envs.single_observation_space.shape[0]))
     assert (expert(env_id)(obs) == policy(obs)).all()
 
