@@ -24,6 +24,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from common import device
 from common.cli import INTERRUPTED
 from common.envs import registry
 from common.envs.registry import step_envs
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     default = Path(__file__).parent / "results" / "laws" / "drift.csv"
     parser.add_argument("--csv", type=Path, default=default, help="where the numbers go")
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    device.setup("cpu", threads=1)
     try:
         require(min(args.seeds) >= 0, f"seeds must not be negative, got {min(args.seeds)}")
         rows = [row for seed in args.seeds for row in measure(seed)]

@@ -21,6 +21,7 @@ import gymnasium as gym
 import numpy as np
 import torch
 
+from common import device
 from common.envs import registry
 from common.replay import Replay
 from common.rollout import Collector
@@ -89,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     default = Path(__file__).parent / "results" / "values" / "overestimation.csv"
     parser.add_argument("--csv", type=Path, default=default, help="where the numbers go")
     args = parser.parse_args(argv)
-    torch.set_num_threads(1)
+    device.setup("cpu", threads=1)
     try:
         require(args.steps >= EVERY, f"steps must be at least {EVERY}, got {args.steps}")
         require(min(args.seeds) >= 0, f"seeds must not be negative, got {min(args.seeds)}")

@@ -64,7 +64,7 @@ CARTPOLE = TrainConfig(
     updates=2,
     batch_size=128,
     capacity=100_000,
-    n_step=3,
+    n_step=10,
     eval_every=2_500,
 )
 BOX2D = TrainConfig(
