@@ -32,8 +32,8 @@ def test_off_the_road_every_step_is_a_mistake():
 
 
 def test_cloning_drifts_and_dagger_does_not(monkeypatch):
-    """Mistakes of 200 cars within 160 steps, seeds 0 to 4: cloning 60, 82, 89, 70, 48, DAgger 10, 24, 0, 22, 0.
-    Here they learn a quarter as long, and fewer are watched."""
+    """Mistakes of 200 cars within 160 steps, seeds 0 to 4: cloning 60, 82, 89, 70, 48, DAgger 10, 24, 0, 22,
+    0. Here they learn a quarter as long, and fewer are watched."""
     for name, value in {"UPDATES": 75, "CARS": 30, "HORIZONS": (80, 160)}.items():
         monkeypatch.setattr(drift, name, value)
     rows = {(row.algo, row.horizon): row.cost for row in measure(seed=0)}
