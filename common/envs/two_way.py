@@ -17,7 +17,7 @@ from common.envs.drawing import BLUE, GRAY, ORANGE, Shape, picture
 AHEAD, ASIDE = 0.1, 0.35  # m, the farthest in one step
 TREE = 0.3  # m, its radius, around the origin
 ROAD = 0.9  # m, from the middle to the edge
-START, FINISH = -0.36, 0.6  # m; from the start it is too late to hesitate
+START, FINISH = -0.4, 0.6  # m; from the start it is too late to hesitate
 LANE = 0.55  # m, from the middle, where the expert passes
 UNDECIDED = 0.15  # m, from the middle, where both sides are as good
 SPREAD = 0.01  # m, from the middle, of the start: no side is nearer
