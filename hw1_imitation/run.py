@@ -119,7 +119,12 @@ PRESETS = {
         # The expert passes a tree now on this side, now on that.
         RunConfig(preset="bc-twoway", env_id="course/TwoWay-v0", algo=BCConfig(), train=TWO_WAY),
         RunConfig(preset="mixture-twoway", env_id="course/TwoWay-v0", algo=MixtureConfig(), train=TWO_WAY),
-        RunConfig(preset="cvae-twoway", env_id="course/TwoWay-v0", algo=CVAEConfig(), train=TWO_WAY),
+        RunConfig(
+            preset="cvae-twoway",
+            env_id="course/TwoWay-v0",
+            algo=CVAEConfig(latents=1),
+            train=replace(TWO_WAY, total_steps=10_000),
+        ),
         RunConfig(
             preset="autoregressive-twoway",
             env_id="course/TwoWay-v0",
