@@ -95,15 +95,12 @@ def arrays_of(policy: dict) -> dict[str, np.ndarray]:
 
 def portable(command: str) -> str:
     """Without where the run was kept, which is another place on another machine."""
-    words = shlex.split(command)
-    resumed = any(word.split("=")[0] == "--resume" for word in words)
-    require(not resumed, "the run must have been made by one command, it was resumed")
-    kept = [
-        w
-        for k, w in enumerate(words)
-        if not w.startswith("--out=") and "--out" not in words[max(k - 1, 0) : k + 1]
-    ]
-    return shlex.join(kept)
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("--out")
+    parser.add_argument("--resume")
+    left, words = parser.parse_known_args(shlex.split(command))
+    require(left.resume is None, "the run must have been made by one command, it was resumed")
+    return shlex.join(words)
 
 
 def main() -> None:

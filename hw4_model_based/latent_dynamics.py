@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from common.envs.model_tasks import ModelTask, never
 from common.envs.pixels import SIZE
-from common.networks import mlp
+from common.networks import mlp, require_hidden
 from common.optim import Adam, gradient_step
 from common.replay import Batch
 from common.types import EnvSpec, Metrics, require, require_at_least, require_positive
@@ -47,8 +47,8 @@ class LatentModelConfig:
 
     def __post_init__(self):
         require_at_least(self, 1, "latent", "unroll", "batch_size", "first_updates", "updates")
-        sizes = (*self.hidden, *self.dynamics_hidden)
-        require(min(sizes, default=1) >= 1, f"hidden sizes must be positive, got {sizes}")
+        require_hidden(self.hidden)
+        require_hidden(self.dynamics_hidden, "dynamics_hidden")
         require(len(self.hidden) > 0, "hidden must name at least one layer")
         require_positive(self, "dynamics_weight", "reward_weight", "lr", "max_grad_norm")
 

@@ -248,9 +248,7 @@ def build(config: RunConfig | FinetuneRunConfig, spec: EnvSpec, task: ModelTask 
 def run(config: RunConfig | FinetuneRunConfig | DynaRunConfig) -> str:
     if isinstance(config, DynaRunConfig):
         return run_dyna(config)
-    cpu = device.setup(config.device, config.threads)
-    require(cpu.type == "cpu", f"device must be cpu for this homework, got {cpu.type}")
-    seed_everything(config.seed)
+    cpu = begin(config)
     task = task_of(config)
     envs = registry.make_envs(config.env_id, config.train.num_envs)
     spec = registry.spec(envs)
@@ -276,10 +274,16 @@ def run(config: RunConfig | FinetuneRunConfig | DynaRunConfig) -> str:
     return conclude(config, HOMEWORK, status, logger, agent.act)
 
 
-def run_dyna(config: DynaRunConfig) -> str:
+def begin(config: cli.RunOptions) -> torch.device:
+    """What every run does first; the device is the CPU."""
     cpu = device.setup(config.device, config.threads)
     require(cpu.type == "cpu", f"device must be cpu for this homework, got {cpu.type}")
     seed_everything(config.seed)
+    return cpu
+
+
+def run_dyna(config: DynaRunConfig) -> str:
+    cpu = begin(config)
     task = model_task(config.env_id)
     envs = registry.make_envs(config.env_id, 1)
     eval_envs = registry.make_envs(config.env_id, config.train.eval_episodes)

@@ -104,9 +104,11 @@ def test_a_run_that_cannot_be_kept_is_refused(prepare, sentence, tmp_path, monke
 
 
 def test_the_command_is_told_without_the_place():
-    assert portable("python -m x --out '/tmp/a b' --seed 1") == "python -m x --seed 1"
-    with pytest.raises(UsageError, match="it was resumed"):
-        portable("python -m x --resume runs/a")
+    for out in ("--out '/tmp/a b'", "--out=/tmp/a"):
+        assert portable(f"python -m x {out} --seed 1") == "python -m x --seed 1"
+    for resume in ("--resume runs/a", "--resume=runs/a"):
+        with pytest.raises(UsageError, match="it was resumed"):
+            portable(f"python -m x {resume}")
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,8 @@ def test_a_reward_that_never_changes_is_no_division_by_zero(generator):
     [
         ({"latent": 0}, "latent must be at least 1, got 0"),
         ({"unroll": 0}, "unroll must be at least 1, got 0"),
-        ({"hidden": (0,)}, "hidden sizes must be positive"),
+        ({"hidden": (0,)}, "hidden must lie in"),
+        ({"dynamics_hidden": (8, 0)}, "dynamics_hidden must lie in"),
         ({"hidden": ()}, "hidden must name at least one layer"),
         ({"dynamics_weight": float("nan")}, "dynamics_weight must be positive, got nan"),
     ],
