@@ -26,6 +26,7 @@ from torch.nn import functional as F
 
 from common.distributions import LOG_2PI
 from common.networks import require_hidden
+from common.optim import Adam
 from common.types import Metrics, require, require_at_least, require_positive, require_unit
 from hw4_model_based.dynamics import Normalizer, check_transitions, gaussian_nll
 
@@ -177,7 +178,7 @@ class BayesianDynamics(nn.Module):
         self.inputs.fit(x)
         self.change.fit(next_obs.double() - obs.double())
         x, y = self.inputs(x), self.change(y)
-        optimizer = torch.optim.Adam(self.parameters(), c.lr, fused=True)
+        optimizer = Adam(self.parameters(), c.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, c.epochs)
         for epoch in range(c.epochs):
             weight = min(1.0, (epoch + 1) / (c.warm_up * c.epochs + 1))  # of KL
