@@ -64,6 +64,17 @@ def obstacles_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
     return -torch.linalg.vector_norm(next_obs[..., :2] - next_obs[..., 2:], dim=-1)
 
 
+def arm_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """Minus ten times the distance left, obs = [.., fingertip, target]."""
+    return -10 * torch.linalg.vector_norm(next_obs[..., -6:-3] - next_obs[..., -3:], dim=-1)
+
+
+def cheetah_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
+    """The velocity, minus 10 for each part of the front leg that is too high; obs as HalfCheetah-v5's."""
+    front, limits = next_obs[..., 5:8], next_obs.new_tensor([0.2, 0.0, 0.0])  # thigh, shin, foot
+    return next_obs[..., 8] - 10 * (front > limits).sum(-1)
+
+
 def cartpole_reward(obs: Tensor, action: Tensor, next_obs: Tensor) -> Tensor:
     """exp(-|tip - goal|^2 / l^2) - 0.01 a^2 (Chua et al. 2018), obs = [position, velocity, cos, sin, w] and
     the goal one pole above the origin. At most 1."""
@@ -83,6 +94,8 @@ MODEL_TASKS = {
     "InvertedPendulum-v5": ModelTask(inverted_pendulum_reward, inverted_pendulum_fell),
     "Hopper-v5": ModelTask(hopper_reward, hopper_fell),
     "course/Obstacles-v0": ModelTask(obstacles_reward, never),
+    "course/ArmReacher-v0": ModelTask(arm_reward, never),
+    "course/CheetahRun-v0": ModelTask(cheetah_reward, never),
     "course/CartPoleSwingUpDense-v0": ModelTask(cartpole_reward, never),
     "course/PendulumSwingUpDense-v0": ModelTask(swing_up_reward, never),
 }

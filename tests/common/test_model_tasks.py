@@ -1,6 +1,7 @@
 """Rewards and ends for planners, against the environments; and two environments made for learned models."""
 
 import gymnasium as gym
+import mujoco
 import numpy as np
 import pytest
 import torch
@@ -136,3 +137,45 @@ def test_the_pendulum_needs_more_than_one_push():
     up, down = torch.tensor([[-1.0, 0.0, 3.0], [1.0, 0.0, 0.0]])
     assert reward(down, torch.zeros(1), up) == 1
     assert reward(up, torch.zeros(1), down) == pytest.approx(np.exp(-4))
+
+
+def reach(env: gym.Env, seed: int) -> float:
+    """Distance left after 200 steps of torques J' (target - fingertip), J by mujoco, against some damping."""
+    obs, _ = env.reset(seed=seed)
+    model, data = env.unwrapped.model, env.unwrapped.data
+    for _ in range(200):
+        jacobian = np.zeros((3, 7))
+        mujoco.mj_jacSite(model, data, jacobian, None, model.site("finger").id)
+        torque = 150 * jacobian.T @ (obs[17:] - obs[14:17]) - 3 * data.qvel
+        obs, reward, _, truncated, _ = env.step(np.clip(torque / model.actuator_gear[:, 0], -1, 1))
+    assert truncated
+    assert -reward / 10 == pytest.approx(np.linalg.norm(obs[17:] - obs[14:17]))
+    return -reward / 10
+
+
+def test_the_arm_can_reach_its_targets():
+    """All of twenty within 10 cm, though nothing was planned; the fingertip is seen where it is by then."""
+    env = gym.make("course/ArmReacher-v0")
+    assert max(reach(env, seed) for seed in range(20)) < 0.1
+    obs, _ = env.reset(seed=5)
+    other, _ = env.reset(seed=6)
+    assert (obs[17:] != other[17:]).all()
+    data, model = env.unwrapped.data, env.unwrapped.model
+    obs, *_ = env.step(np.ones(7))
+    mujoco.mj_forward(model, data)
+    np.testing.assert_array_equal(obs[14:17], data.site("finger").xpos)
+    np.testing.assert_array_equal(obs[7:14], 0.1 * data.qvel)
+
+
+def test_the_cheetah_pays_for_a_front_leg_that_is_too_high():
+    obs = torch.zeros(4, 17)
+    obs[:, 8] = 1.5
+    obs[1, 5], obs[2, 6], obs[3, 5:8] = 0.3, 0.1, 0.3
+    reward = MODEL_TASKS["course/CheetahRun-v0"].reward
+    assert reward(obs, torch.zeros(4, 6), obs).tolist() == [1.5, -8.5, -8.5, -28.5]
+    env = gym.make("course/CheetahRun-v0").unwrapped
+    env.reset(seed=0)
+    before = env.data.qpos[0]
+    _, reward, *_ = env.step(np.zeros(6))
+    assert env.dt == 0.01
+    assert (env.data.qpos[0] - before) / env.dt == pytest.approx(env.data.qvel[0], abs=0.05)
