@@ -9,7 +9,7 @@ from hw4_model_based.run import HOMEWORK, PRESETS
 
 THREE, FIVE = tuple(range(3)), tuple(range(5))
 OPEN_LOOP = ("mpc-obstacles", "--algo.replan-every", "10")
-BALANCE, HOP = "mbpo-invertedpendulum", "mbpo-hopper"
+BALANCE, HOP, CHEETAH = "mbpo-invertedpendulum", "mbpo-hopper", "mbpo-cheetah"
 REAL = ("--algo.real-ratio", "1")  # nothing imagined: the model-free agent in the same loop
 SAC = (*REAL, "--train.updates", "1")
 EXPERIMENTS = {
@@ -29,6 +29,20 @@ EXPERIMENTS = {
             "MPPI": ("mpc-obstacles", "--algo.search", "mppi"),
         },
         FIVE,
+    ),
+    "reacher": Experiment(
+        {
+            "random shooting": ("mpc-reacher", "--algo.search", "random", "--algo.samples", "300"),
+            "CEM": ("mpc-reacher",),
+        }
+    ),
+    "cheetah": Experiment(
+        {
+            "random shooting": ("mpc-cheetah", "--algo.search", "random", "--algo.samples", "300"),
+            "CEM": ("mpc-cheetah",),
+            "MBPO": (CHEETAH,),
+            "SAC": (CHEETAH, *SAC),
+        }
     ),
     "cartpole": Experiment(
         {

@@ -84,6 +84,7 @@ class FinetuneRunConfig(cli.RunOptions):
 MEAN = DynamicsConfig(
     members=3, elites=3, hidden=(128, 128), probabilistic=False, max_epochs=100, patience=10
 )
+LARGE = replace(MEAN, max_epochs=60, patience=5)  # for more data
 SMALL = (128, 128)
 # A likelihood would spend its effort where the change is easily told, not where the speed meets its limit.
 MEANS = DynamicsConfig(members=4, elites=4, hidden=SMALL, probabilistic=False)
@@ -96,6 +97,18 @@ PRESETS = {
             env_id="course/Obstacles-v0",
             algo=MPCConfig(horizon=10, samples=80, iterations=3, elites=8, model=MEAN),
             train=TrainConfig(total_steps=4_000, initial_steps=2_000, num_envs=5, trial_steps=100),
+        ),
+        RunConfig(
+            preset="mpc-reacher",
+            env_id="course/Reacher-v0",
+            algo=MPCConfig(horizon=10, model=LARGE),
+            train=TrainConfig(total_steps=8_000, initial_steps=2_000, num_envs=5),
+        ),
+        RunConfig(
+            preset="mpc-cheetah",
+            env_id="course/CheetahRun-v0",
+            algo=MPCConfig(horizon=15, model=LARGE),
+            train=TrainConfig(total_steps=20_000, initial_steps=5_000, num_envs=5, trial_steps=500),
         ),
         RunConfig(
             preset="pets-cartpole",
@@ -136,6 +149,26 @@ PRESETS = {
             learner=SACConfig(gamma=0.98, lr=1e-3, hidden=(64, 64), tau=0.02, alpha=0.2),
             train=DynaTrainConfig(
                 total_steps=1_500, learning_starts=250, fit_every=125, updates=10, eval_episodes=5
+            ),
+        ),
+        DynaRunConfig(
+            preset="mbpo-cheetah",
+            env_id="course/CheetahRun-v0",
+            algo=MBPOConfig(
+                branches=2_500,
+                horizon=10,
+                final_horizon=10,
+                capacity=100_000,
+                model=DynamicsConfig(hidden=SMALL, batch_size=256, max_epochs=10, patience=3),
+            ),
+            learner=SACConfig(lr=1e-3, hidden=SMALL),
+            train=DynaTrainConfig(
+                total_steps=20_000,
+                learning_starts=5_000,
+                fit_every=500,
+                updates=2,
+                log_every=1_000,
+                eval_every=1_000,
             ),
         ),
         DynaRunConfig(

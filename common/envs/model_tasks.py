@@ -94,7 +94,7 @@ MODEL_TASKS = {
     "InvertedPendulum-v5": ModelTask(inverted_pendulum_reward, inverted_pendulum_fell),
     "Hopper-v5": ModelTask(hopper_reward, hopper_fell),
     "course/Obstacles-v0": ModelTask(obstacles_reward, never),
-    "course/ArmReacher-v0": ModelTask(arm_reward, never),
+    "course/Reacher-v0": ModelTask(arm_reward, never),
     "course/CheetahRun-v0": ModelTask(cheetah_reward, never),
     "course/CartPoleSwingUpDense-v0": ModelTask(cartpole_reward, never),
     "course/PendulumSwingUpDense-v0": ModelTask(swing_up_reward, never),

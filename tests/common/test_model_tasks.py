@@ -155,7 +155,7 @@ def reach(env: gym.Env, seed: int) -> float:
 
 def test_the_arm_can_reach_its_targets():
     """All of twenty within 10 cm, though nothing was planned; the fingertip is seen where it is by then."""
-    env = gym.make("course/ArmReacher-v0")
+    env = gym.make("course/Reacher-v0")
     assert max(reach(env, seed) for seed in range(20)) < 0.1
     obs, _ = env.reset(seed=5)
     other, _ = env.reset(seed=6)

@@ -84,7 +84,7 @@ def test_mujoco_draws_without_a_display(tmp_path):
     code = (
         "import json, sys, pathlib, numpy as np; from common.video import film\n"
         "still, path = lambda obs: np.zeros((1, 7)), pathlib.Path(sys.argv[1])\n"
-        "path = film(still, 'course/ArmReacher-v0', path, seed=0, max_steps=2)\n"
+        "path = film(still, 'course/Reacher-v0', path, seed=0, max_steps=2)\n"
         "print(json.dumps(str(path)))"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "x.mp4")]

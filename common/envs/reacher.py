@@ -22,7 +22,7 @@ POSE = np.array([0.0, 0.5, 0.0, -1.2, 0.0, 0.4, 0.0])  # rad, at first, give or 
 SLOW = 0.1  # s, velocities are shown times this
 
 
-class ArmReacher(MujocoEnv, EzPickle):
+class Reacher(MujocoEnv, EzPickle):
     """Observation = [7 angles, 7 angular velocities / 10, fingertip, target]; actions are torques."""
 
     metadata = {  # noqa: RUF012, as Gymnasium has it
