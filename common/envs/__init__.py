@@ -30,8 +30,10 @@ gym.register(
 )
 gym.register("course/PointMaze-v0", entry_point="common.envs.point_maze:PointMazeEnv", max_episode_steps=80)
 gym.register("course/Obstacles-v0", entry_point="common.envs.obstacles:Obstacles", max_episode_steps=100)
-gym.register("course/Reacher-v0", entry_point="common.envs.reacher:Reacher", max_episode_steps=200)
-gym.register("course/CheetahRun-v0", entry_point="common.envs.cheetah_run:CheetahRun", max_episode_steps=500)
+gym.register("course/Reacher-v0", entry_point="common.envs.mujoco_reacher:Reacher", max_episode_steps=200)
+gym.register(
+    "course/CheetahRun-v0", entry_point="common.envs.mujoco_cheetah:CheetahRun", max_episode_steps=500
+)
 gym.register(
     "course/CartPoleSwingUpDense-v0",
     entry_point="common.envs.cartpole_dense:CartPoleDense",

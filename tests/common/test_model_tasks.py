@@ -155,7 +155,7 @@ def reach(env: gym.Env, seed: int) -> float:
 
 def test_the_arm_can_reach_its_targets():
     """All of twenty within 10 cm, though nothing was planned; the fingertip is seen where it is by then."""
-    env = gym.make("course/Reacher-v0")
+    env = make_env("course/Reacher-v0")
     assert max(reach(env, seed) for seed in range(20)) < 0.1
     obs, _ = env.reset(seed=5)
     other, _ = env.reset(seed=6)
@@ -173,7 +173,7 @@ def test_the_cheetah_pays_for_a_front_leg_that_is_too_high():
     obs[1, 5], obs[2, 6], obs[3, 5:8] = 0.3, 0.1, 0.3
     reward = MODEL_TASKS["course/CheetahRun-v0"].reward
     assert reward(obs, torch.zeros(4, 6), obs).tolist() == [1.5, -8.5, -8.5, -28.5]
-    env = gym.make("course/CheetahRun-v0").unwrapped
+    env = make_env("course/CheetahRun-v0").unwrapped
     env.reset(seed=0)
     before = env.data.qpos[0]
     _, reward, *_ = env.step(np.zeros(6))

@@ -113,7 +113,7 @@ def test_own_environments_pass_gymnasiums_checker():
     own = [env_id for env_id in gym.registry if env_id.startswith("course/")]
     assert own
     for env_id in own:
-        env = gym.make(env_id).unwrapped
+        env = make_env(env_id).unwrapped
         check_env(env, skip_render_check="human" in env.metadata["render_modes"])  # MuJoCo opens a window
 
 
