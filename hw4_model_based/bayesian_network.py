@@ -90,6 +90,11 @@ def kl_to_prior(m: Tensor, s: Tensor, prior: float) -> Tensor:
     return 0.5 * (ratio + (m / prior).square() - 1 - ratio.log()).sum()
 
 
+def kl_weight(epoch: int, config: BayesianConfig) -> float:
+    """1 from the end of the warm-up on."""
+    return min(1.0, (epoch + 1) / (config.warm_up * config.epochs + 1))
+
+
 class BayesianLinear(nn.Module):
     """y = [x / sqrt(n_in), 1] w: the bias is a weight like the others, and one prior fits every width."""
 
@@ -181,7 +186,7 @@ class BayesianDynamics(nn.Module):
         optimizer = Adam(self.parameters(), c.lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, c.epochs)
         for epoch in range(c.epochs):
-            weight = min(1.0, (epoch + 1) / (c.warm_up * c.epochs + 1))  # of KL
+            weight = kl_weight(epoch, c)
             total = 0.0
             for index in torch.randperm(size, generator=generator).split(c.batch_size):
                 fit = expected_log_likelihood(self.net, x[index], y[index], self.log_var, generator)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from common.types import UsageError
+from hw4_model_based import bayesian_network
 from hw4_model_based.bayesian_network import (
     BayesianConfig,
     BayesianDynamics,
@@ -117,6 +118,36 @@ def test_gradient_descent_on_the_drawn_bound_finds_the_closed_form(generator):
     assert (found_s / s - 1).abs().max() < 0.07
 
 
+def test_the_divergence_gains_its_weight_over_the_warm_up(generator, monkeypatch):
+    """And the fit heeds it: without the divergence, weights of no use do not go back to the prior."""
+    config = BayesianConfig(hidden=(4,), epochs=10, warm_up=0.5, lr=0.02)
+    assert [bayesian_network.kl_weight(epoch, config) for epoch in (0, 2, 4, 5, 9)] == [
+        1 / 6,
+        0.5,
+        5 / 6,
+        1,
+        1,
+    ]
+    assert bayesian_network.kl_weight(0, BayesianConfig(warm_up=0.0)) == 1
+    obs = torch.randn(20, 2, generator=generator)
+
+    def deviations():
+        draws = torch.Generator().manual_seed(0)
+        model = BayesianDynamics(2, 1, config, draws)
+        model.fit(obs, obs[:, :1], obs + 0.1 * obs.flip(0), draws)
+        return torch.cat([layer.std.flatten() for layer in model.net.layers])
+
+    heeded = deviations().mean()
+    monkeypatch.setattr(bayesian_network, "kl_weight", lambda epoch, config: 0.0)
+    assert deviations().mean() < 0.99 * heeded
+
+
+def test_the_bias_is_a_weight_whose_input_is_one(generator):
+    x = torch.randn(5, 4, generator=generator)
+    found = BayesianLinear(4, 2, 0.4, generator).inputs(x)
+    torch.testing.assert_close(found, torch.cat([x / 2, torch.ones(5, 1)], 1))
+
+
 def test_drawing_the_output_has_the_moments_of_drawing_the_weights(generator):
     """Local reparametrisation: N(x m, x^2 s^2) in each row, against whole matrices drawn."""
     layer = BayesianLinear(3, 2, 0.4, generator)
@@ -138,16 +169,16 @@ def test_a_drawn_network_is_the_same_at_every_state(generator):
 
 
 def test_a_fit_finds_the_dynamics_and_their_noise(generator):
-    """s' = 0.5 s + a + N(0, 0.1^2); what the networks disagree about grows away from the data, fourfold at
-    ten times their spread in three seeds (10, 9, 9)."""
+    """s' = 0.5 s + 3 a + N(0, 0.3^2); what the networks disagree about grows away from the data, fourfold at
+    ten times their spread in three seeds (10, 9, 9 with another action)."""
     obs, action = torch.randn(2, 300, 1, generator=generator).unbind(0)
-    next_obs = 0.5 * obs + action + 0.1 * torch.randn(300, 1, generator=generator)
+    next_obs = 0.5 * obs + 3 * action + 0.3 * torch.randn(300, 1, generator=generator)
     model = BayesianDynamics(1, 1, BayesianConfig(hidden=(8,), epochs=500), generator)
     metrics = model.fit(obs, action, next_obs, generator)
     assert math.isfinite(metrics["loss/negative_elbo"])
     mean, std = model.predict(torch.tensor([[0.5], [10.0]]), torch.zeros(2, 1), 200, generator)
-    assert mean[:, 0].mean() == pytest.approx(0.25, abs=0.1)
-    assert std.median() == pytest.approx(0.1, rel=0.4)
+    assert mean[:, 0].mean() == pytest.approx(0.25, abs=0.2)
+    assert std.median() == pytest.approx(0.3, rel=0.4)
     spread = mean.std(0)[:, 0]
     assert spread[1] > 4 * spread[0]
 
