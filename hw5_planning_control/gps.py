@@ -46,8 +46,8 @@ class GPSConfig:
     first_plan_steps: int = 200  # and before the first round, of the cost alone
     policy_steps: int = 300  # gradient steps of the policy per round
     lr: float = 3e-3  # learning rate of Adam, linearly to zero within a round
-    samples: int = 4  # runs of every teacher for step 2, beside the plan itself
-    spread: float = 0.1  # deviation of their starts from the plan's
+    samples: int = 8  # runs of every teacher for step 2, beside the plan itself
+    spread: float = 0.2  # deviation of their starts from the plan's
     noise: float = 0.0  # of their controls, in units of Q_uu^-1/2
     weight: Literal["unit", "Q_uu"] = "unit"  # of the squared errors in step 2: Q_uu is what they cost
     hidden: tuple[int, ...] = (32, 32)  # units per layer of the policy
