@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from common.types import UsageError
+from hw4_model_based import c_learning
 from hw4_model_based.c_learning import CLearning, CLearningConfig, c_loss
 from hw4_model_based.successor import successor_representation
 
@@ -95,6 +96,22 @@ def test_the_classifier_recovers_the_discounted_density_of_a_gaussian_chain():
     """The ratio lies between 0.43 and 3.2. Seeds 0 to 4 are wrong by 4.0 to 5.8 %; a classifier that knows
     nothing by 34 %, one that knows only the next step by 76 %."""
     assert error(learned(0)) < 0.1
+
+
+@pytest.mark.parametrize(("bias", "cut"), [(0.0, False), (9.0, True)])
+def test_weights_are_what_the_copy_says_of_the_next_action_up_to_a_limit(bias, cut, generator, monkeypatch):
+    """A single transition: w = C / (1 - C) at (s', a', g = s'), not at the action that led there."""
+    agent = CLearning(1, 1, CLearningConfig(steps=1, batch_size=4), generator)
+    with torch.no_grad():
+        agent.target[-1].weight *= 100
+        agent.target[-1].bias += bias
+    obs, action, next_obs, next_action = torch.tensor([[[0.1]], [[-0.9]], [[0.6]], [[0.8]]])
+    expected = agent.target(torch.cat([next_obs, next_action, next_obs], 1)).exp().item()
+    seen = []
+    monkeypatch.setattr(c_learning, "c_loss", lambda *args: seen.append(args[2]) or c_loss(*args))
+    agent.fit(obs, action, next_obs, next_action, generator)
+    assert (expected > c_learning.W_MAX) == cut
+    torch.testing.assert_close(seen[0], torch.full((4,), min(expected, c_learning.W_MAX)))
 
 
 def test_the_copy_gives_the_weights_and_takes_no_gradient(generator):
