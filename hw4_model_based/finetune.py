@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from common import checkpoint
 from common.envs.model_tasks import ModelTask
+from common.normalizer import ObsNormalizer
 from common.optim import Adam
 from common.replay import Batch
 from common.types import EnvSpec, Metrics, Rollout, require_at_least, require_positive
@@ -76,7 +77,13 @@ def rollout_of(batch: Batch, num_envs: int) -> Rollout:
 def clone(
     policy: nn.Module, obs: Tensor, action: Tensor, config: FinetuneConfig, draws: torch.Generator
 ) -> float:
-    """Fit the mean of the policy to action [B, K] at obs [B, D]; the squared error of the last pass."""
+    """Fit the mean of the policy to action [B, K] at obs [B, D]; the squared error of the last pass.
+
+    A policy that normalises what it sees does so by these data from now on: left as it was, its first own
+    trial would shift everything that it has learned.
+    """
+    if isinstance(policy.normalize, ObsNormalizer):
+        policy.normalize.update(obs)
     optimizer = Adam(policy.net.parameters(), config.clone_lr)
     for _ in range(config.clone_epochs):
         total = 0.0

@@ -67,6 +67,20 @@ def test_what_was_planned_is_imitated_and_random_actions_are_not(generator, monk
     assert torch.equal(action, data.action[8:])
 
 
+def test_a_policy_that_normalises_is_cloned_by_the_scale_of_the_data(generator):
+    """Observations of 50 +- 10: as they are, a network of 16 units does not find a = (x - 50) / 10."""
+    config = PPOConfig(hidden=(16,), normalize_obs=True)
+    policy = PPO(SPEC, config, 5, torch.device("cpu"), 0).policy
+    obs = 50 + 10 * torch.randn(200, 3, generator=generator)
+    action = (obs[:, :1] - 50) / 10
+    error = clone(policy, obs, action, dataclasses.replace(TINY, clone_epochs=60), generator)
+    torch.testing.assert_close(policy.normalize.mean.float(), obs.mean(0))
+    assert error < 0.05
+    with torch.no_grad():
+        found = policy(policy.normalize(obs)).mean
+    assert (found - action).square().mean() < 0.05
+
+
 def test_cloning_finds_the_planners_action_and_leaves_the_deviation(generator):
     obs = torch.randn(400, 3, generator=generator)
     action = (0.5 * obs[:, :1]).tanh()
