@@ -202,6 +202,22 @@ def test_the_belief_follows_what_was_done_and_a_new_episode_begins_anew():
     assert agent.act(obs[:1]).shape == (1, 2)
 
 
+def test_what_surrounded_the_pixel_at_first_is_remembered(generator):
+    """Of the first picture of each episode, whatever comes later."""
+    agent, points = known(), torch.tensor([[0.5, 0.5], [0.4, 0.4]])
+    obs = [torch.from_numpy(scene(points, 1 - points)) for _ in range(2)]
+    for o in obs:
+        o[:, :-4] = torch.rand(2, COLOURS * SIZE**2, generator=generator)
+    first, later = (patch(o[:, :-4].view(2, COLOURS, SIZE, SIZE), points) for o in obs)
+    agent.begin(np.ones(2, bool))
+    for o in obs:
+        agent.explore(o.numpy(), 0)
+        assert torch.equal(agent.sample, first)
+    agent.begin(np.array([False, True]))
+    agent.explore(obs[1].numpy(), 0)
+    assert torch.equal(agent.sample, torch.stack([first[0], later[1]]))
+
+
 def test_what_a_plan_is_paid_is_the_closeness_it_comes_to():
     P, goal = spot(torch.tensor([[0.5, 0.5]])), torch.tensor([[0.75, 0.5]])
     state = torch.cat([torch.zeros(1, COLOURS * SIZE**2), P.flatten(1), goal], 1)[None]
