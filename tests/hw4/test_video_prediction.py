@@ -12,6 +12,7 @@ from common.types import EnvSpec, UsageError
 from hw4_model_based.video_prediction import (
     GRID,
     PATCH,
+    REACH,
     TEMPERATURE,
     Flow,
     FlowConfig,
@@ -138,6 +139,14 @@ def test_a_push_is_a_push_wherever_it_happens(generator):
     torch.testing.assert_close(there[:, inside, 44:76], here[:, inside, 40:72], rtol=0, atol=1e-5)
 
 
+def test_no_flow_bridges_more_than_its_reach(generator):
+    agent = Flow(2, TINY, generator)
+    with torch.no_grad():
+        agent.flow.weight *= 1_000
+        found = agent(torch.rand(2, COLOURS, SIZE, SIZE, generator=generator), torch.ones(2, 2))
+    assert found.abs().max() == pytest.approx(REACH)
+
+
 def test_every_parameter_learns(generator):
     agent = Foresight(SPEC, ForesightConfig(model=TINY), 0)
     seen = torch.rand(3, 2, COLOURS, SIZE, SIZE, generator=generator)
@@ -200,6 +209,30 @@ def test_the_belief_follows_what_was_done_and_a_new_episode_begins_anew():
     torch.testing.assert_close(mean(agent.P), at, rtol=0, atol=0.01)
     agent.begin(np.ones(1, bool))  # a film has one environment
     assert agent.act(obs[:1]).shape == (1, 2)
+
+
+def test_the_belief_is_registered_where_the_flow_was_wrong():
+    """Nothing is done, yet block and finger lie four pixels to the right in the second picture."""
+    agent = known()
+    agent.search = lambda obs, warm: warm
+    points = torch.tensor([[0.53, 0.58, 0.9, 0.9]]).expand(2, 4)
+    seen = (pictures([[x, 0.1]] * 2, [[x - 0.4, 0.1]] * 2) for x in (0.0, 8 / SIZE))
+    first, second = (torch.cat([picture.flatten(1), points], 1).numpy() for picture in seen)
+    agent.begin(np.ones(2, bool))
+    agent.explore(first, 0)
+    before = mean(agent.P)
+    agent.explore(second, 0)
+    torch.testing.assert_close(mean(agent.P), before + torch.tensor([4.0, 0.0]), rtol=0, atol=0.35)
+
+
+def test_a_step_of_the_plan_moves_picture_and_belief_alike(generator):
+    agent = known()
+    picture = torch.rand(2, COLOURS, SIZE, SIZE, generator=generator)
+    P, goal, action = spot(torch.full((2, 2), 0.5)), torch.rand(2, 2, generator=generator), torch.ones(2, 2)
+    state = torch.cat([picture.flatten(1), P.flatten(1), goal], 1)[None]
+    flow = agent.model(picture, action)
+    expected = torch.cat([warp(picture, flow).flatten(1), move(P, flow).flatten(1), goal], 1)
+    torch.testing.assert_close(agent.foresee(state, action)[0], expected, rtol=0, atol=0)
 
 
 def test_what_surrounded_the_pixel_at_first_is_remembered(generator):
