@@ -66,6 +66,7 @@ EXPERIMENTS = {
         {
             "deterministic encoder": ("latent-pointmass",),
             "E2C": ("e2c-pointmass",),
+            "SOLAR": ("solar-pointmass",),
             "RSSM": ("rssm-pointmass",),
         }
     ),

@@ -30,6 +30,7 @@ from hw4_model_based.e2c import E2C, E2CConfig
 from hw4_model_based.filmstrip import film
 from hw4_model_based.finetune import Finetune, FinetuneConfig
 from hw4_model_based.latent_dynamics import LatentConfig, LatentModelConfig, LatentMPC
+from hw4_model_based.latent_lqr import LatentLQR, LatentLQRConfig
 from hw4_model_based.mbpo import MBPO, MBPOConfig
 from hw4_model_based.mpc import MPC, MPCConfig
 from hw4_model_based.mve import MVE, STEVE, MVEConfig, STEVEConfig
@@ -39,18 +40,31 @@ from hw4_model_based.policy_backprop import Backprop, BackpropConfig
 from hw4_model_based.rssm import PlaNet, RSSMConfig
 from hw4_model_based.trainer import TrainConfig, train
 from hw4_model_based.video_prediction import Foresight, ForesightConfig
+from hw5_planning_control.lqr import lqr
 
 HOMEWORK = "hw4_model_based"
+
+
+class SOLAR(LatentLQR):
+    """With homework 5's LQR."""
+
+    @staticmethod
+    def solve(*problem: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        solution = lqr(*problem)
+        return solution.K, solution.k
+
+
 AGENTS = {MPCConfig: MPC, PETSConfig: PETS, BackpropConfig: Backprop, PILCOConfig: PILCO}
 IMAGINATIONS = {MBPOConfig: MBPO, MVEConfig: MVE, STEVEConfig: STEVE}
 LEARNERS = {SACConfig: SAC, DDPGConfig: DDPG, NAFConfig: NAF}  # of homework 3
 PIXEL_AGENTS = {  # they know no reward
     LatentConfig: LatentMPC,
     E2CConfig: E2C,
+    LatentLQRConfig: SOLAR,
     RSSMConfig: PlaNet,
     ForesightConfig: Foresight,
 }
-Planning = MPCConfig | PETSConfig | LatentConfig | E2CConfig | RSSMConfig | ForesightConfig
+Planning = MPCConfig | PETSConfig | LatentConfig | E2CConfig | LatentLQRConfig | RSSMConfig | ForesightConfig
 Algorithm = Planning | BackpropConfig | PILCOConfig
 
 
@@ -238,7 +252,12 @@ PRESETS = {
                 algo=kind(horizon=8),
                 train=TrainConfig(total_steps=2_600, initial_steps=1_000, num_envs=5, trial_steps=40),
             )
-            for name, kind in (("latent", LatentConfig), ("e2c", E2CConfig), ("rssm", RSSMConfig))
+            for name, kind in (
+                ("latent", LatentConfig),
+                ("e2c", E2CConfig),
+                ("solar", LatentLQRConfig),
+                ("rssm", RSSMConfig),
+            )
         ),
         RunConfig(
             preset="foresight-push",

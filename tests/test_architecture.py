@@ -10,6 +10,7 @@ from tests.helpers import ROOT
 # Only a run script may hand another homework's agent in.
 ALLOWED = {
     ("hw4_model_based.run", "hw2_policy_gradient"),  # model-free fine-tuning goes on with its PPO
+    ("hw4_model_based.run", "hw5_planning_control"),  # SOLAR plans by its LQR
     ("hw4_model_based.run", "hw3_q_learning"),  # MBPO improves its SAC and NAF, MVE and STEVE its DDPG
 }
 
