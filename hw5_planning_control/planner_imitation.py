@@ -33,7 +33,7 @@ Policy = Callable[[np.ndarray], np.ndarray]  # observations [N, D] -> actions [N
 @dataclass(frozen=True)
 class StudentConfig:
     hidden: int = 128  # units of each of two layers
-    lr: float = 2e-3  # step size of Adam
+    lr: float = 2e-3  # step size of Adam, linearly to zero within a round
     epochs: int = 30  # passes over all pairs per round
     batch_size: int = 64  # pairs per gradient step
     max_grad_norm: float = 10.0  # longer gradients are cut to this
@@ -59,7 +59,8 @@ class Student:
 
     def update(self, obs: Tensor, label: Tensor) -> Metrics:
         """All epochs over obs [B, D] and label [B] or [B, K]: the loss of the last one."""
-        for _ in range(self.config.epochs):
+        for epoch in range(self.config.epochs):
+            self.optimizer.param_groups[0]["lr"] = self.config.lr * (1 - epoch / self.config.epochs)
             losses = []
             order = torch.randperm(len(obs), generator=self.generator)
             for batch in order.split(self.config.batch_size):

@@ -265,13 +265,13 @@ PRESETS = {
         RunConfig(
             preset="imitate-mcts-breakout",
             env_id="course/Breakout-v0",
-            algo=ImitateConfig(MCTSConfig(simulations=100, horizon=30)),
+            algo=ImitateConfig(MCTSConfig(simulations=100, horizon=30), rounds=25),
             train=PupilConfig(),
         ),
         RunConfig(
             preset="imitate-mpc-pendulum",
             env_id="Pendulum-v1",
-            algo=ImitateConfig(CEMConfig()),
+            algo=ImitateConfig(CEMConfig(), rounds=20),
             train=PupilConfig(),
         ),
         RunConfig(
