@@ -53,6 +53,18 @@ def test_a_student_learns_what_it_is_told(discrete):
     assert after > (0.95 if discrete else -0.05)
 
 
+def test_the_step_size_falls_within_a_round_and_starts_anew(monkeypatch):
+    pupil = student(EnvSpec(1, 2, 2, True), epochs=4, lr=0.8)
+    rates, step = [], pupil.optimizer.step
+    monkeypatch.setattr(
+        pupil.optimizer, "step", lambda: rates.append(pupil.optimizer.param_groups[0]["lr"]) or step()
+    )
+    obs = torch.zeros(5, 2)
+    for _ in range(2):
+        pupil.update(obs, torch.zeros(5, dtype=torch.int64))
+    assert rates == pytest.approx([0.8, 0.6, 0.4, 0.2] * 2)
+
+
 def test_controls_stay_within_their_limits():
     pupil = student(EnvSpec(1, 2, 3, False))
     assert pupil.act(np.full((4, 2), 1e6)).shape == (4, 3)
