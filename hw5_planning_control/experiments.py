@@ -30,7 +30,8 @@ EXPERIMENTS = {
     ),
     # Planners that teach: do they bend towards the policy, or is it left to clone them?
     "teaching": Experiment(
-        {"guided policy search": ("gps-pendulum",), "cloning": ("gps-pendulum", "--algo.no-adapt")}
+        {"guided policy search": ("gps-pendulum",), "cloning": ("gps-pendulum", "--algo.no-adapt")},
+        extra=("policy/residual",),
     ),
     # Who drives while data are collected; the returns are the pupil's alone.
     "plato": Experiment(

@@ -69,7 +69,7 @@ def guide(config: RunOptions, logger: RunLogger) -> tuple[Metrics, Act]:
     exam, rounds = examination(config), []
 
     def note(policy: TimedPolicy, row: Metrics) -> None:
-        rounds.append(exam(policy))
+        rounds.append(exam(policy) | {"policy/residual": row["policy/residual"]})
         logger.write("train", len(rounds), row)
         logger.write("eval", len(rounds), rounds[-1])
 

@@ -61,7 +61,7 @@ def test_a_taught_policy_is_played_from_other_starts(tmp_path):
     found = rows(run_directory(tmp_path))
     assert [row["step"] for row in found] == [1, 1, 2, 2]
     taught, played = found[-2:]
-    assert taught["policy/residual"] > 0
+    assert taught["policy/residual"] == played["policy/residual"] > 0
     assert played["return_mean"] != -taught["policy/cost"]
     assert played["return_std"] > 0
 
