@@ -138,9 +138,12 @@ def plot_curves(axes: Axes, frame: np.recarray, reference: dict[str, float] | No
     the seeds themselves as thin lines where they are few; dashed lines at the `reference` returns."""
     for algo in dict.fromkeys(frame.algo.tolist()):
         steps, scores = align(frame[frame.algo == algo])
-        (line,) = axes.plot(steps, iqm(scores), label=f"{algo} ({len(scores)} seed{'s' * (len(scores) > 1)})")
+        marker = "o" if len(steps) == 1 else ""  # a line of one point would not be seen
+        label = f"{algo} ({len(scores)} seed{'s' * (len(scores) > 1)})"
+        (line,) = axes.plot(steps, iqm(scores), marker=marker, label=label)
         if len(scores) <= 3:
-            axes.plot(steps, scores.T, color=line.get_color(), linewidth=0.6, alpha=0.6)
+            thin = {"linewidth": 0.6, "marker": marker, "markersize": 3, "alpha": 0.6}
+            axes.plot(steps, scores.T, color=line.get_color(), **thin)
         if len(scores) > 1:
             low, high = bootstrap_interval([scores], np.random.default_rng(0))
             axes.fill_between(steps, low, high, color=line.get_color(), alpha=0.2, linewidth=0)

@@ -128,6 +128,16 @@ def test_plots_show_the_data(tmp_path):
     assert axes.get_legend_handles_labels()[1] == ["ppo (1 seed)"]
 
 
+def test_a_single_evaluation_is_seen(tmp_path):
+    """A point each for the mean and the seeds, where lines are drawn without points."""
+    fake_run(tmp_path / "once", 0, [1.0])
+    fake_run(tmp_path / "twice", 0, [1.0, 2.0])
+    for folder, marker in (("once", "o"), ("twice", "")):
+        axes = Figure().subplots()
+        results.plot_curves(axes, results.load_runs(tmp_path / folder))
+        assert {line.get_marker() for line in axes.lines} == {marker}
+
+
 def test_command_line_draws_and_tabulates(tmp_path, monkeypatch, capsys):
     fake_run(tmp_path, 0, [1.0, 2.0])
     monkeypatch.setattr(sys, "argv", ["x", str(tmp_path), "--out", str(tmp_path / "x.png")])
