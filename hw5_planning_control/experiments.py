@@ -42,9 +42,8 @@ EXPERIMENTS = {
     # A policy of pixels beside the policy of states that taught it.
     "remapping": Experiment({"pixels": ("remap-pendulum",)}, extra=("teacher/return_mean",)),
     # Networks that answer at once what tree search or MPC would find.
-    "imitation": Experiment(
-        {"MCTS, imitated": ("imitate-mcts-breakout",), "MPC, imitated": ("imitate-mpc-pendulum",)}
-    ),
+    "breakout": Experiment({"MCTS, imitated": ("imitate-mcts-breakout",)}),
+    "imitation": Experiment({"MPC, imitated": ("imitate-mpc-pendulum",)}),
     # One network for eight lakes: too small a one learns more from odds than from choices.
     "distillation": Experiment(
         {"64 x 64 units": LAKES, "soft": (*LAKES, *SMALL), "hard": (*LAKES, *SMALL, "--algo.student.hard")},
