@@ -131,6 +131,7 @@ PRESETS = {
         RunConfig(
             preset="ilqr-cartpole",
             env_id="course/CartPoleSwingUp-v0",
+            video=True,
             algo=ILQRConfig(iterations=100, tolerance=0.01),
         ),
         RunConfig(

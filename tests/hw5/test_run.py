@@ -20,7 +20,8 @@ def test_the_quick_default_swings_the_pole_up(tmp_path):
     costs = [-row["return_mean"] for row in rows(run_directory(tmp_path)) if row["split"] == "eval"]
     assert costs == sorted(costs, reverse=True)
     assert costs[-1] == pytest.approx(float(found[1]), rel=1e-4)
-    assert (run_directory(tmp_path) / "curve.png").exists()
+    for picture in ("curve.png", "video/ilqr-cartpole.mp4", "video/ilqr-cartpole.png"):
+        assert (run_directory(tmp_path) / picture).exists()
     again = run("--resume", run_directory(tmp_path), module=MODULE)
     assert again.returncode == 2
     assert "is finished" in again.stderr
