@@ -45,6 +45,10 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
             mujoco = importlib.import_module("mujoco")
             mujoco.set_mju_user_warning(lambda message: None)  # else MUJOCO_LOG.TXT lands where we stand
         env = gym.make(env_id, **({"render_mode": render_mode} if render_mode else {}))
+        if render_mode and "mujoco" in str(env.spec.entry_point):
+            camera = mujoco.mj_name2id(env.unwrapped.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+            if camera >= 0:  # Gymnasium's own stands still, and the robot runs out of the picture
+                env.unwrapped.mujoco_renderer.camera_id = camera
     except (gym.error.Error, ImportError) as error:
         close = difflib.get_close_matches(env_id, gym.registry, n=1)
         hint = f"; did you mean {close[0]}?" if close and close[0] != env_id else f": {error}"

@@ -117,6 +117,12 @@ def test_own_environments_pass_gymnasiums_checker():
         check_env(env, skip_render_check="human" in env.metadata["render_modes"])  # MuJoCo opens a window
 
 
+@pytest.mark.parametrize(("env_id", "camera"), [("HalfCheetah-v5", "track"), ("course/Reacher-v0", "side")])
+def test_the_camera_follows_where_the_model_has_one_that_does(env_id, camera):
+    env = make_env(env_id, "rgb_array").unwrapped
+    assert env.model.camera(env.mujoco_renderer.camera_id).name == camera
+
+
 def test_cartpole_without_velocities_is_cartpole_with_half_its_view():
     env, whole = gym.make("course/CartPoleNoVelocity-v0"), gym.make("CartPole-v1")
     seen, state = env.reset(seed=3)[0], whole.reset(seed=3)[0]
