@@ -81,19 +81,19 @@ class LatentLQR(E2C):
 
     def search(self, obs: Tensor, warm: Tensor) -> Tensor:
         """Latent states [N, Z], warm [N, T, K] -> [N, T, K]"""
-        plan = warm
+        plan, z = warm, unroll(self.model.step, obs, warm.movedim(1, 0)).movedim(0, 1)  # [N, T+1, Z]
         for _ in range(self.config.iterations):
-            K, k = self.gains(obs, plan)
-            plans = torch.cat([self.play(obs, K, k), plan[None]])  # [M+1, N, T, K]
-            best = self.value(obs, plans).argmax(0)
-            plan = plans[best, torch.arange(len(plan))]
+            plans, states = self.play(obs, *self.gains(z, plan))
+            plans, states = torch.cat([plans, plan[None]]), torch.cat([states, z[None]])
+            best, problem = self.value(states, plans).argmax(0), torch.arange(len(obs))
+            plan, z = plans[best, problem], states[best, problem]
         return plan
 
-    def gains(self, obs: Tensor, plan: Tensor) -> tuple[Tensor, Tensor]:
-        """K [M, N, T, K, Z] and k [M, N, T, K] for each of the M dampings, from steps 1 and 2."""
-        c, model, (N, T, K), Z = self.config, self.model, plan.shape, obs.shape[1]
-        z = unroll(model.step, obs, plan.movedim(1, 0))[:-1].movedim(0, 1)  # [N, T, Z]
-        local = model.linearize(z)
+    def gains(self, z: Tensor, plan: Tensor) -> tuple[Tensor, Tensor]:
+        """K [M, N, T, K, Z] and k [M, N, T, K] for each of the M dampings, around the plan [N, T, K] and the
+        states z [N, T+1, Z] that it leads to."""
+        c, model, (N, T, K), Z = self.config, self.model, plan.shape, z.shape[-1]
+        local = model.linearize(z[:, :-1])
         A = torch.eye(Z) + local.v[..., None] * local.r[..., None, :]
         mu = torch.tensor(c.damping)[:, None, None, None]  # [M, 1, 1, 1]
         Q, q = model.reward_net.cost()
@@ -104,19 +104,18 @@ class LatentLQR(E2C):
         problem = (torch.cat([A, local.B], -1), local.c, C, linear, Q, q)
         return tuple(gain.float() for gain in self.solve(*(x.double() for x in problem)))
 
-    def play(self, obs: Tensor, K: Tensor, k: Tensor) -> Tensor:
-        """The controls of u = K z + k in the model, within the limits: [M, N, T, K]"""
-        z, controls = obs.expand(len(K), *obs.shape), []
-        for t in range(K.shape[2]):
-            u = (K[:, :, t] @ z[..., None]).squeeze(-1) + k[:, :, t]
-            controls.append(u.clamp(-1, 1))
-            z = self.model.step(z, controls[-1])
-        return torch.stack(controls, 2)
+    def play(self, obs: Tensor, K: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
+        """The controls of u = K z + k in the model, within the limits, and where they lead: [M, N, T, K] and
+        [M, N, T+1, Z]"""
+        states, controls = [obs.expand(len(K), *obs.shape)], []
+        for K_t, k_t in zip(K.unbind(2), k.unbind(2), strict=True):
+            controls.append(((K_t @ states[-1][..., None]).squeeze(-1) + k_t).clamp(-1, 1))
+            states.append(self.model.step(states[-1], controls[-1]))
+        return torch.stack(controls, 2), torch.stack(states, 2)
 
-    def value(self, obs: Tensor, plans: Tensor) -> Tensor:
-        """sum_t r(z_{t+1}) - effort/2 |u_t|^2 in units of the reward's deviation: [M, N, T, K] -> [M, N]; a
-        plan that is not finite is worth nothing."""
-        z = unroll(self.model.step, obs.expand(len(plans), *obs.shape), plans.movedim(2, 0))
-        earned = self.model.reward_net(z[1:]).squeeze(-1).sum(0)
+    def value(self, states: Tensor, plans: Tensor) -> Tensor:
+        """sum_t r(z_{t+1}) - effort/2 |u_t|^2 in units of the reward's deviation, [M, N, T+1, Z] and
+        [M, N, T, K] -> [M, N]; a plan that is not finite is worth nothing."""
+        earned = self.model.reward_net(states[:, :, 1:]).squeeze(-1).sum(2)
         total = earned - 0.5 * self.config.effort * plans.square().sum((2, 3))
         return total.nan_to_num(-torch.inf, -torch.inf, -torch.inf)

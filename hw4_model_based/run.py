@@ -103,6 +103,10 @@ SMALL = (128, 128)
 # A likelihood would spend its effort where the change is easily told, not where the speed meets its limit.
 MEANS = DynamicsConfig(members=4, elites=4, hidden=SMALL, probabilistic=False)
 PENDULUM = DynaTrainConfig(total_steps=3_000)
+ROUGH = DynamicsConfig(hidden=SMALL, batch_size=256, max_epochs=10, patience=3)  # of many states, often
+RUNNING = DynaTrainConfig(
+    total_steps=20_000, learning_starts=5_000, fit_every=500, updates=2, log_every=1_000, eval_every=1_000
+)
 PRESETS = {
     config.preset: config
     for config in (
@@ -168,40 +172,16 @@ PRESETS = {
         DynaRunConfig(
             preset="mbpo-cheetah",
             env_id="course/CheetahRun-v0",
-            algo=MBPOConfig(
-                branches=2_500,
-                horizon=10,
-                final_horizon=10,
-                capacity=100_000,
-                model=DynamicsConfig(hidden=SMALL, batch_size=256, max_epochs=10, patience=3),
-            ),
+            algo=MBPOConfig(branches=2_500, horizon=10, final_horizon=10, capacity=100_000, model=ROUGH),
             learner=SACConfig(lr=1e-3, hidden=SMALL),
-            train=DynaTrainConfig(
-                total_steps=20_000,
-                learning_starts=5_000,
-                fit_every=500,
-                updates=2,
-                log_every=1_000,
-                eval_every=1_000,
-            ),
+            train=RUNNING,
         ),
         DynaRunConfig(
             preset="mbpo-hopper",
             env_id="Hopper-v5",
-            algo=MBPOConfig(
-                branches=10_000,
-                capacity=40_000,
-                model=DynamicsConfig(hidden=SMALL, batch_size=256, max_epochs=10, patience=3),
-            ),
+            algo=MBPOConfig(branches=10_000, capacity=40_000, model=ROUGH),
             learner=SACConfig(hidden=SMALL),
-            train=DynaTrainConfig(
-                total_steps=15_000,
-                learning_starts=1_000,
-                fit_every=500,
-                updates=5,
-                log_every=1_000,
-                eval_every=1_000,
-            ),
+            train=replace(RUNNING, total_steps=15_000, learning_starts=1_000, updates=5),
         ),
         DynaRunConfig(
             preset="imagined-naf-pendulum",

@@ -19,8 +19,6 @@ class CheetahRun(HalfCheetahEnv):
     def __init__(self, **options):
         super().__init__(frame_skip=1, **options)
 
-    def step(self, action):
-        obs, _, terminated, truncated, info = super().step(action)
-        seen = torch.from_numpy(obs)
-        reward = float(cheetah_reward(seen, torch.from_numpy(action), seen))
-        return obs, reward, terminated, truncated, info
+    def _get_rew(self, x_velocity, action):
+        seen = torch.from_numpy(self._get_obs())
+        return float(cheetah_reward(seen, torch.from_numpy(action), seen)), {}

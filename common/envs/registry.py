@@ -41,11 +41,12 @@ NATIVE = {"CartPole-v1": SameStepCartPole}  # vectorised in NumPy: one call for 
 def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
     """One environment as the agents know it, continuous actions in [-1, 1]."""
     try:
-        if "mujoco" in str(gym.spec(env_id).entry_point):
+        is_mujoco = "mujoco" in str(gym.spec(env_id).entry_point)
+        if is_mujoco:
             mujoco = importlib.import_module("mujoco")
             mujoco.set_mju_user_warning(lambda message: None)  # else MUJOCO_LOG.TXT lands where we stand
         env = gym.make(env_id, **({"render_mode": render_mode} if render_mode else {}))
-        if render_mode and "mujoco" in str(env.spec.entry_point):
+        if is_mujoco and render_mode:
             camera = mujoco.mj_name2id(env.unwrapped.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
             if camera >= 0:  # Gymnasium's own stands still, and the robot runs out of the picture
                 env.unwrapped.mujoco_renderer.camera_id = camera

@@ -7,6 +7,7 @@ from torch import nn
 
 from common.types import UsageError
 from hw4_model_based.e2c import Linearization, shorten
+from hw4_model_based.latent_dynamics import unroll
 from hw4_model_based.latent_lqr import (
     ConcaveQuadratic,
     LatentLQRConfig,
@@ -48,6 +49,15 @@ def agent(generator, **settings):
     return found
 
 
+def states(lqr, z, plans):
+    """Of plans [M, N, T, K]: [M, N, T+1, Z]"""
+    return unroll(lqr.model.step, z.expand(len(plans), *z.shape), plans.movedim(2, 0)).movedim(0, 2)
+
+
+def worth(lqr, z, plan):
+    return lqr.value(states(lqr, z, plan[None]), plan[None])
+
+
 def start(generator):
     return 0.3 * torch.randn(N, Z, generator=generator)
 
@@ -69,15 +79,17 @@ def test_where_the_model_is_linear_one_solution_is_the_optimum(generator):
     for warm in (torch.zeros(N, T, K), torch.rand(N, T, K, generator=generator)):
         plan = lqr.search(z, warm).requires_grad_()
         assert plan.abs().max() < 1
-        (slope,) = torch.autograd.grad(lqr.value(z, plan[None]).sum(), plan)
+        (slope,) = torch.autograd.grad(worth(lqr, z, plan).sum(), plan)
         assert slope.abs().max() < 1e-5
-    assert (lqr.value(z, plan[None]) > lqr.value(z, warm[None])).all()
+    assert (worth(lqr, z, plan) > worth(lqr, z, warm)).all()
 
 
 def test_damping_keeps_the_plan_near_the_last_one(generator):
     lqr, z = agent(generator, damping=(0.0, 1.0, 1e4)), start(generator)
     warm = torch.full((N, T, K), 0.4)
-    distance = (lqr.play(z, *lqr.gains(z, warm)) - warm).square().sum((1, 2, 3))
+    plans, led = lqr.play(z, *lqr.gains(states(lqr, z, warm[None])[0], warm))
+    torch.testing.assert_close(led, states(lqr, z, plans))
+    distance = (plans - warm).square().sum((1, 2, 3))
     assert distance[0] > 1.5 * distance[1] > 0
     assert distance[2] < 1e-4
 
@@ -86,10 +98,10 @@ def test_limits_are_kept_and_the_plan_never_gets_worse(generator):
     """Far away, cheap controls: everything is at its limits. Each problem chooses for itself."""
     lqr = agent(generator, effort=1e-3, damping=(0.0, 0.1, 1.0), iterations=4)
     z, plan = 30 * start(generator), torch.zeros(N, T, K)
-    before = lqr.value(z, plan[None])
+    before = worth(lqr, z, plan)
     found = lqr.search(z, plan)
     assert found.abs().max() == 1
-    assert (lqr.value(z, found[None]) >= before).all()
+    assert (worth(lqr, z, found) >= before).all()
     assert (lqr.search(z, found) - found).abs().max() < 1
 
 
@@ -97,7 +109,7 @@ def test_a_plan_that_is_not_finite_loses(generator):
     lqr, z = agent(generator), start(generator)
     plans = torch.zeros(2, N, T, K)
     plans[0] = torch.nan
-    assert (lqr.value(z, plans).argmax(0) == 1).all()
+    assert (lqr.value(states(lqr, z, plans), plans).argmax(0) == 1).all()
 
 
 def test_it_learns_from_pixels_and_plans(generator):

@@ -1,12 +1,16 @@
 """What results are compared with: the true dynamics are those of the environments."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 
 from common.envs import registry
 from hw4_model_based import references
+from hw4_model_based.mpc import MPCConfig
 from hw4_model_based.references import TRUE, random_policy, score
+from hw4_model_based.run import PRESETS
 
 
 @pytest.mark.parametrize("env_id", TRUE)
@@ -20,6 +24,14 @@ def test_the_true_dynamics_are_the_environments(env_id):
         obs, *_ = registry.step_envs(envs, action)
         np.testing.assert_allclose(step(before, torch.from_numpy(action)), obs, atol=1e-4)
     envs.close()
+
+
+@pytest.mark.parametrize("preset", ["mpc-obstacles", "pets-cartpole"])
+def test_the_search_is_that_of_the_preset(preset):
+    algo, known = PRESETS[preset].algo, TRUE[PRESETS[preset].env_id][1]
+    for field in dataclasses.fields(MPCConfig):
+        if field.name != "model":
+            assert getattr(known, field.name) == getattr(algo, field.name), field.name
 
 
 def test_plans_of_the_true_dynamics_find_the_way_and_random_actions_do_not(monkeypatch):
