@@ -237,9 +237,11 @@ def _noise(draw: Callable[..., Tensor], samples: int, like: Tensor, generator: t
 def _check_gaussian(mean: Tensor, std: Tensor | float) -> Tensor:
     """std, shaped like mean."""
     _check_vector("mean", mean)
-    std = _shaped("std", std, mean)
-    require(bool(((std > 0) & (std < math.inf)).all()), "std must be positive and finite")
-    return std
+    full = _shaped("std", std, mean)
+    number = isinstance(std, (int, float))
+    ok = 0 < std < math.inf if number else bool(((full > 0) & (full < math.inf)).all())
+    require(ok, "std must be positive and finite")
+    return full
 
 
 def _clamp_limits(

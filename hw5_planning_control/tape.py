@@ -18,6 +18,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
 
 LONGEST = 3_000  # rows of a tape; what needs more is large enough for torch
 ZERO, ONE = 0, 1  # rows of every tape
@@ -28,7 +29,7 @@ FORMS = {
     "sub": ("{} - {}", operator.sub),
     "mul": ("{} * {}", operator.mul),
     "div": ("{} / {}", operator.truediv),
-    "remainder": ("{} % {}", operator.mod),
+    "remainder": ("remainder({}, {})", operator.mod),
     "maximum": ("maximum({}, {})", lambda a, b: b if b > a or b != b else a),
     "minimum": ("minimum({}, {})", lambda a, b: b if b < a or b != b else a),
     "neg": ("-{}", operator.neg),
@@ -40,8 +41,19 @@ FORMS = {
         for name in ("sin", "cos", "tan", "tanh", "exp", "log", "sqrt")
     },
 }
-ON_FLOATS = {"nan": math.nan, "inf": math.inf} | {name: work for name, (_, work) in FORMS.items()}
+ON_FLOATS = {name: work for name, (_, work) in FORMS.items()}
 ON_ARRAYS = ON_FLOATS | {name: getattr(np, name) for name in FORMS if hasattr(np, name)}
+
+
+def _by_torch(name: str) -> Callable[[np.ndarray], np.ndarray]:
+    """numpy takes sines one by one, torch several at a time."""
+    of_tensor, of_number = getattr(torch, name), getattr(np, name)
+    return lambda x: of_tensor(torch.from_numpy(x)).numpy() if isinstance(x, np.ndarray) else of_number(x)
+
+
+ON_ARRAYS |= {name: _by_torch(name) for name in ("sin", "cos")}
+# numpy divides digit by digit; this is a third of the time, and right to the rounding of a.
+ON_ARRAYS["remainder"] = lambda a, b: a - b * np.floor(a / b)
 
 
 def _one_of(w: Callable[..., int], second: int) -> tuple[int, int]:
@@ -172,15 +184,16 @@ class Program:
     @cached_property
     def on_floats(self) -> Callable[[list[float]], tuple[float, ...]]:
         """As a function of Python: [inputs] -> [outputs]"""
-        return self._compile(ON_FLOATS)
+        return self._compile(ON_FLOATS, float)
 
     @cached_property
     def on_arrays(self) -> Callable[[np.ndarray], tuple[np.ndarray | float, ...]]:
         """The same for arrays of one shape; what is the same everywhere comes out as one number."""
-        return self._compile(ON_ARRAYS)
+        return self._compile(ON_ARRAYS, np.array)  # which spares numpy the conversion of a float
 
-    def _compile(self, names: dict[str, Any]) -> Callable:
-        scope = dict(names)
+    def _compile(self, names: dict[str, Callable], number: Callable[[float], Any]) -> Callable:
+        constants = ((i, row[1]) for i, row in self.needed if row[0] == "constant")
+        scope = names | {f"v{i}": number(value) for i, value in constants}
         exec(self.source, scope)
         return scope["play"]
 
@@ -191,13 +204,9 @@ class Program:
             if operation == "input":
                 lines.append(f"v{i} = z[{operands[0]}]")
             elif operation != "constant":
-                lines.append(f"v{i} = " + FORMS[operation][0].format(*map(self._name, operands)))
-        results = "".join(self._name(i) + ", " for i in self.outputs.flat)
+                lines.append(f"v{i} = " + FORMS[operation][0].format(*(f"v{j}" for j in operands)))
+        results = "".join(f"v{i}, " for i in self.outputs.flat)
         return "\n ".join([*lines, f"return ({results})"])
-
-    def _name(self, i: int) -> str:
-        operation, *operands = self.tape.rows[i]
-        return repr(operands[0]) if operation == "constant" else f"v{i}"
 
     @cached_property
     def needed(self) -> list[tuple[int, tuple]]:

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import torch
 
 from hw5_planning_control import tape
 from hw5_planning_control.tape import FORMS, ONE, PARTIALS, ZERO, NotWritable, Program, Tape
@@ -39,6 +40,16 @@ def test_every_operation_has_its_slope(operation):
     expected = [0, 1, 0] if operation == "where" else (ends[0] - ends[1]) / 2e-6
     np.testing.assert_allclose(y.jacobian(operands)(z), expected, rtol=1e-8, atol=1e-9)
     assert set(PARTIALS) == set(FORMS)
+
+
+@pytest.mark.parametrize("operation", ["sin", "cos", "remainder"])
+def test_arrays_agree_with_torch_far_from_zero(operation):
+    """To the rounding of the operand: a remainder just below b may come out as zero."""
+    operands = [np.random.default_rng(i).uniform(-200, 200, 10_000) for i in range(2)]
+    operands = operands[: FORMS[operation][0].count("{}")]
+    y = program(operation, len(operands))(np.stack(operands, -1))
+    expected = getattr(torch, operation)(*map(torch.from_numpy, operands)).numpy()
+    np.testing.assert_allclose(y, expected, rtol=0, atol=1e-13)
 
 
 def test_a_choice_has_the_slope_of_what_it_chose():
