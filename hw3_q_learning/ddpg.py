@@ -71,7 +71,7 @@ class DDPG:
         sizes = (spec.obs_dim, *config.hidden, spec.action_dim)
         self.actor = mlp(*sizes, generator=init, activation=nn.ReLU).append(nn.Tanh()).to(device)
         sizes = (spec.obs_dim + spec.action_dim, *config.hidden, 1)
-        self.critic = EnsembleMLP(config.critics, *sizes, generator=init).to(device)
+        self.critic = EnsembleMLP(config.critics, *sizes, generator=init, activation=torch.relu_).to(device)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_parameters = tuple(self.actor.parameters())

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from common import ensemble
 from common.ensemble import EnsembleMLP
 from common.types import UsageError
 
@@ -21,6 +22,19 @@ def test_each_member_is_a_network_of_its_own(hidden, generator):
     for e, out in enumerate(net(x)):
         torch.testing.assert_close(out, member(net, e, x))
     assert not torch.allclose(net(x)[0], net(x)[1])
+
+
+def test_large_members_in_turn_are_the_same_networks(generator, monkeypatch):
+    """Outputs, gradients of what all share and of what they do not; some members only."""
+    net = EnsembleMLP(3, 4, 8, 8, 2, generator=generator)
+    found = []
+    for large in (1, ensemble.LARGE):
+        monkeypatch.setattr(ensemble, "LARGE", large)
+        x = torch.linspace(-1, 1, 24).reshape(6, 4).requires_grad_()
+        y = net(x, members=2)
+        found.append((y, *torch.autograd.grad(y.square().sum(), [x, *net.parameters()])))
+    for turns, beside in zip(*found, strict=True):
+        torch.testing.assert_close(turns, beside)
 
 
 def test_members_may_see_inputs_of_their_own(generator):
