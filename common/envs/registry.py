@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+from types import ModuleType
 
 import gymnasium as gym
 import numpy as np
@@ -47,9 +48,7 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
             mujoco.set_mju_user_warning(lambda message: None)  # else MUJOCO_LOG.TXT lands where we stand
         env = gym.make(env_id, **({"render_mode": render_mode} if render_mode else {}))
         if is_mujoco and render_mode:
-            camera = mujoco.mj_name2id(env.unwrapped.model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
-            if camera >= 0:  # Gymnasium's own stands still, and the robot runs out of the picture
-                env.unwrapped.mujoco_renderer.camera_id = camera
+            follow(env.unwrapped, mujoco)
     except (gym.error.Error, ImportError) as error:
         close = difflib.get_close_matches(env_id, gym.registry, n=1)
         hint = f"; did you mean {close[0]}?" if close and close[0] != env_id else f": {error}"
@@ -60,6 +59,18 @@ def make_env(env_id: str, render_mode: str | None = None) -> gym.Env:
         require(bounded, f"env_id must have actions with finite limits, got {box}")
         env = gym.wrappers.RescaleAction(env, np.float32(-1), np.float32(1))
     return env
+
+
+def follow(env: gym.Env, mujoco: ModuleType) -> None:
+    """Gymnasium's camera stands still and its floor ends after 40 m. Here the model's own camera follows the
+    robot, if it has one, and the floor is drawn without end, its squares as large as before."""
+    model = env.model
+    floor = (model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE) & (model.geom_matid >= 0)
+    model.mat_texrepeat[model.geom_matid[floor]] /= 2 * model.geom_size[floor, :2]
+    model.geom_size[floor, :2] = 0  # MuJoCo's word for infinity
+    camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, "track")
+    if camera >= 0:
+        env.mujoco_renderer.camera_id = camera
 
 
 def make_envs(env_id: str, num_envs: int) -> VectorEnv:

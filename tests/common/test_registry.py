@@ -123,6 +123,14 @@ def test_the_camera_follows_where_the_model_has_one_that_does(env_id, camera):
     assert env.model.camera(env.mujoco_renderer.camera_id).name == camera
 
 
+def test_the_drawn_floor_has_no_end_and_squares_as_large_as_before():
+    """80 m long with 60 squares."""
+    model = make_env("HalfCheetah-v5", "rgb_array").unwrapped.model
+    np.testing.assert_array_equal(model.geom("floor").size[:2], 0)
+    np.testing.assert_allclose(model.mat_texrepeat[model.geom("floor").matid], 60 / 80)
+    np.testing.assert_array_equal(make_env("HalfCheetah-v5").unwrapped.model.geom("floor").size[:2], 40)
+
+
 def test_cartpole_without_velocities_is_cartpole_with_half_its_view():
     env, whole = gym.make("course/CartPoleNoVelocity-v0"), gym.make("CartPole-v1")
     seen, state = env.reset(seed=3)[0], whole.reset(seed=3)[0]
