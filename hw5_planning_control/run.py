@@ -154,7 +154,14 @@ PRESETS = {
         RunConfig(
             preset="ilqr-quadrotor",
             env_id="course/Quadrotor-v0",
-            algo=ILQRConfig(iterations=200, tolerance=1e-4),
+            algo=ILQRConfig(iterations=600, tolerance=1e-4),
+            train=OptimizeConfig(start_std=0.01),
+        ),
+        RunConfig(
+            preset="ddp-quadrotor",
+            env_id="course/Quadrotor-v0",
+            algo=ILQRConfig(iterations=600, tolerance=1e-4),
+            train=OptimizeConfig(start_std=0.01),
         ),
         RunConfig(
             preset="ilqr-mpc-cartpole",
@@ -190,13 +197,13 @@ PRESETS = {
         RunConfig(
             preset="cem-pendulum",
             env_id="Pendulum-v1",
-            algo=CEMConfig(iterations=6, samples=200, elites=20, std=1.2, alpha=0.2, spacing=3),
+            algo=CEMConfig(iterations=6, samples=200, elites=20, std=1.2, alpha=0.2, spacing=3, fresh=True),
             train=PENDULUM,
         ),
         RunConfig(
             preset="mppi-pendulum",
             env_id="Pendulum-v1",
-            algo=MPPIConfig(iterations=4, samples=500, std=1.2, temperature=0.03, spacing=3),
+            algo=MPPIConfig(iterations=4, samples=500, std=1.2, temperature=0.03, spacing=3, fresh=True),
             train=PENDULUM,
         ),
         RunConfig(

@@ -47,6 +47,7 @@ class CEMConfig:
     std: float = 0.7  # of the first Gaussian, as a share of half the control's range
     alpha: float = 0.0  # weight of the old mean and variance in the new
     spacing: int = 5  # steps between the knots of the search; 1 searches every control on its own
+    fresh: bool = False  # search around rest as well, where the last plan has led into a poor minimum
 
     def __post_init__(self):
         require_at_least(self, 1, "iterations", "samples", "elites", "spacing")
@@ -61,6 +62,7 @@ class MPPIConfig:
     std: float = 0.7  # of the samples, as a share of half the control's range
     temperature: float = 1.0  # in units of cost: what a sample may cost more and still count
     spacing: int = 5  # steps between the knots of the search; 1 searches every control on its own
+    fresh: bool = False  # search around rest as well, where the last plan has led into a poor minimum
 
     def __post_init__(self):
         require_at_least(self, 1, "iterations", "samples", "spacing")
@@ -99,7 +101,7 @@ def cem_planner(task: Task, config: CEMConfig, generator: torch.Generator) -> Pl
         std = c.std * half_range(task)
         return cem(score, zero, std, c.iterations, c.samples, c.elites, c.alpha, generator=generator).best
 
-    return search_planner(task, c.spacing, search)
+    return search_planner(task, c.spacing, search, fresh=c.fresh)
 
 
 def mppi_planner(task: Task, config: MPPIConfig, generator: torch.Generator) -> Planner:
@@ -109,7 +111,7 @@ def mppi_planner(task: Task, config: MPPIConfig, generator: torch.Generator) -> 
         std = c.std * half_range(task)
         return mppi(score, zero, std, c.temperature, c.iterations, c.samples, generator=generator).mean
 
-    return search_planner(task, c.spacing, search)
+    return search_planner(task, c.spacing, search, fresh=c.fresh)
 
 
 def cma_planner(task: Task, config: CMAConfig, generator: torch.Generator) -> Planner:
@@ -118,8 +120,13 @@ def cma_planner(task: Task, config: CMAConfig, generator: torch.Generator) -> Pl
     def search(score: Score, zero: Tensor) -> Tensor:
         std = c.std * half_range(task)
         return cma_es(
-            lambda z: score(z[:, None])[:, 0], zero[0], std, c.iterations, c.samples, generator=generator
-        ).best[None]
+            lambda z: score(z[:, None, None])[:, 0, 0],
+            zero[0, 0],
+            std,
+            c.iterations,
+            c.samples,
+            generator=generator,
+        ).best[None, None]
 
     alone = search_planner(task, c.spacing, search)
 
@@ -131,10 +138,14 @@ def cma_planner(task: Task, config: CMAConfig, generator: torch.Generator) -> Pl
 
 
 def search_planner(
-    task: Task, spacing: int, search: Callable[[Score, Tensor], Tensor], warm: bool = True
+    task: Task,
+    spacing: int,
+    search: Callable[[Score, Tensor], Tensor],
+    warm: bool = True,
+    fresh: bool = False,
 ) -> Planner:
-    """`search(score, zero [N, d])` -> the best z [N, d], for controls F z around the first ones, or without
-    `warm` around zero. The first controls stay if they win."""
+    """`search(score, zero [S, N, d])` -> the best z [S, N, d], for controls F z around the first ones, or
+    without `warm` around zero; with `fresh` around rest too, S = 2. The first controls stay if they win."""
 
     simulate = simulator(task)
 
@@ -142,15 +153,16 @@ def search_planner(
     def plan(x: Tensor, u: Tensor) -> Plan:
         N, T, m = u.shape
         F = interpolation(T, spacing)
+        around = torch.stack([u * warm, torch.full_like(u, task.rest)][: 1 + fresh])  # [S, N, T, m]
 
         def controls(z: Tensor) -> Tensor:
-            return (u * warm + F @ z.unflatten(-1, (-1, m))).clamp(task.u_low, task.u_high)
+            return (around + F @ z.unflatten(-1, (-1, m))).clamp(task.u_low, task.u_high)
 
-        zero = u.new_zeros(N, F.shape[1] * m)
+        zero = u.new_zeros(len(around), N, F.shape[1] * m)
         found = controls(search(lambda z: -simulate(x, controls(z)), zero))
-        both = torch.stack([u, found])
-        better = simulate(x, both).nan_to_num(torch.inf).argmin(0)  # [N]
-        found = both[better, torch.arange(N)]
+        found = torch.cat([u[None], found])
+        best = simulate(x, found).nan_to_num(torch.inf).argmin(0)  # [N]
+        found = found[best, torch.arange(N)]
         return Plan(rollout(task, x, found), found, u.new_zeros(N, T, m, task.n))
 
     return plan

@@ -119,6 +119,19 @@ def test_simulations_cost_what_rollouts_do(env_id):
     torch.testing.assert_close(simulate(x, u[0]), cost_of(task, x, u[0]), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["cem", "mppi"])
+def test_a_fresh_search_leaves_a_poor_plan(name):
+    """A pendulum near the top, and a warm start that pushes it down: a narrow search around that stays at a
+    cost of 118, around rest it finds one of 60 (CEM; 87 and 5 by MPPI)."""
+    task, x = TASKS["Pendulum-v1"], torch.tensor([[0.4, 0.0]], dtype=torch.float64)
+    poor, settings = torch.full((1, 20, 1), 2.0, dtype=torch.float64), {"std": 0.1, "spacing": 1}
+    cost = {
+        fresh: float(cost_of(task, x, plan(name, x, u=poor, task=task, fresh=fresh, **settings).u))
+        for fresh in (False, True)
+    }
+    assert cost[True] < 0.6 * cost[False]
+
+
 def test_the_pole_of_mujoco_is_held_upright():
     """InvertedPendulum-v5 with the simulator as its own model; left alone it falls after 19 to 26 steps."""
     task, envs = task_of("InvertedPendulum-v5"), make_envs("InvertedPendulum-v5", 1)
