@@ -68,13 +68,7 @@ def lqr(
         "C_final": (C_final, (n, n)),
         "c_final": (c_final, (n,)),
     }
-    for name, (x, shape) in parts.items():
-        _check(name, x, shape, symmetric=name in ("C", "C_final"))
-    leading = [tuple(x.shape[: x.ndim - len(shape)]) for x, shape in parts.values()]
-    try:
-        batch = np.broadcast_shapes(*leading)
-    except ValueError:
-        require(False, f"{', '.join(parts)} must have batch dimensions that broadcast, got {leading}")
+    batch = check(parts, symmetric=("C", "C_final"))
 
     V = batch_innermost(C_final.expand(*batch, n, n), 2)
     v = batch_innermost(c_final.expand(*batch, n), 1)
@@ -159,11 +153,10 @@ def _dare(A: Tensor, B: Tensor, Q: Tensor, R: Tensor, names: tuple[str, ...]) ->
     """By doubling (Chu, Fan, Lin and Wang 2004): after j rounds H is the V of horizon 2^j."""
     require(B.ndim >= 2, f"{names[1]} must be a matrix, got {list(B.shape)}")
     n, m = B.shape[-2:]
-    for name, x, shape in zip(names, (A, B, Q, R), ((n, n), (n, m), (n, n), (m, m)), strict=True):
-        _check(name, x, shape, symmetric=name not in names[:2])
+    shapes = zip((A, B, Q, R), ((n, n), (n, m), (n, n), (m, m)), strict=True)
+    check(dict(zip(names, shapes, strict=True)), symmetric=names[2:])
     require(not torch.linalg.cholesky_ex(R).info.any(), f"{names[3]} must be positive definite")
-    lowest = torch.linalg.eigvalsh(Q)[..., 0] + 1e-10 * Q.abs().amax((-2, -1))
-    require(bool((lowest >= 0).all()), f"{names[2]} must be positive semidefinite")
+    require_semidefinite(names[2], Q)
 
     eye = torch.eye(n, dtype=A.dtype, device=A.device)
     E, G, H = torch.broadcast_tensors(A, B @ torch.linalg.solve(R, B.mT), Q)
@@ -220,12 +213,30 @@ def lqg(A: Tensor, B: Tensor, H: Tensor, Q: Tensor, R: Tensor, W: Tensor, N: Ten
     return LQGSolution(K, L, P, S, 0.5 * ((P * W).sum((-2, -1)) + (excess * unknown).sum((-2, -1))))
 
 
-def _check(name: str, x: Tensor, shape: tuple[int, ...], symmetric: bool = False) -> None:
-    ok = x.ndim >= len(shape) and x.shape[x.ndim - len(shape) :] == shape
-    require(ok, f"{name} must end in {list(shape)}, got {list(x.shape)}")
-    require(x.is_floating_point(), f"{name} must be a floating tensor, got {x.dtype}")
-    x = x[tuple(slice(None if stride else 1) for stride in x.stride())]  # once where it is expanded
-    require(bool(x.sum().isfinite() or x.isfinite().all()), f"{name} must be finite, got nan or inf")
-    if symmetric and not torch.equal(x, x.mT):  # the rounding of a product S'S is forgiven
-        gap = float((x - x.mT).abs().max() / x.abs().max())
-        require(gap < 1e-6, f"{name} must be symmetric, got a relative gap of {gap:.1g}")
+def check(parts: dict[str, tuple[Tensor, tuple[int, ...]]], symmetric: Iterable[str] = ()) -> tuple[int, ...]:
+    """Tensors by their names, and the shape that each must end in, must fit together: the batch dimensions
+    that they broadcast to."""
+    first, leading = next(iter(parts)), []
+    dtype = parts[first][0].dtype
+    require(dtype.is_floating_point, f"{first} must be a floating tensor, got {dtype}")
+    for name, (x, shape) in parts.items():
+        ok = x.ndim >= len(shape) and x.shape[x.ndim - len(shape) :] == shape
+        require(ok, f"{name} must end in {list(shape)}, got {list(x.shape)}")
+        require(x.numel() > 0, f"{name} must hold at least one problem, got {list(x.shape)}")
+        require(x.dtype == dtype, f"{name} must be {dtype} as {first} is, got {x.dtype}")
+        leading.append(tuple(x.shape[: x.ndim - len(shape)]))
+        x = x[tuple(slice(None if stride else 1) for stride in x.stride())]  # once where it is expanded
+        require(bool(x.sum().isfinite() or x.isfinite().all()), f"{name} must be finite, got nan or inf")
+        if name in symmetric and not torch.equal(x, x.mT):  # the rounding of a product S'S is forgiven
+            gap = float((x - x.mT).abs().max() / x.abs().max())
+            require(gap < 1e-6, f"{name} must be symmetric, got a relative gap of {gap:.1g}")
+    try:
+        return np.broadcast_shapes(*leading)
+    except ValueError:
+        require(False, f"{', '.join(parts)} must have batch dimensions that broadcast, got {leading}")
+
+
+def require_semidefinite(name: str, x: Tensor) -> None:
+    """The symmetric x [..., d, d] must be positive semidefinite, but for rounding."""
+    lowest = torch.linalg.eigvalsh(x)[..., 0] + 1e-10 * x.abs().amax((-2, -1))
+    require(bool((lowest >= 0).all()), f"{name} must be positive semidefinite")

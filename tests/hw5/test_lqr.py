@@ -321,6 +321,9 @@ def good() -> dict[str, torch.Tensor]:
         ({"c_final": torch.tensor([torch.inf, 0.0], **F64)}, "c_final must be finite"),
         ({"f": torch.ones(4, 3, 2, **F64), "c": torch.ones(5, 3, 3, **F64)}, "batch dimensions that"),
         ({"F": torch.full((3, 2, 3), 1e200, **F64)}, "F must be tame"),
+        ({"c": torch.ones(3, 3)}, "c must be torch.float64 as F is, got torch.float32"),
+        ({"C_final": torch.eye(2)}, "C_final must be torch.float64 as F is"),
+        ({"f": torch.ones(0, 3, 2, **F64)}, r"f must hold at least one problem, got \[0, 3, 2\]"),
     ],
 )  # fmt: skip
 def test_bad_input_is_named(change, sentence):
@@ -347,6 +350,21 @@ def test_dare_refuses_what_has_no_answer(i, matrix, sentence):
     parts[i] = torch.tensor(matrix, **F64)
     with pytest.raises(ValueError, match=sentence):
         dare(*parts)
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"A": torch.ones(0, 2, 2, **F64)}, r"A must hold at least one problem, got \[0, 2, 2\]"),
+        ({"R": torch.eye(1)}, "R must be torch.float64 as A is, got torch.float32"),
+        ({"Q": torch.ones(3, 2, 2, **F64), "A": torch.ones(4, 2, 2, **F64)}, "batch dimensions that"),
+    ],
+)
+def test_dare_refuses_tensors_that_do_not_fit_together(change, sentence):
+    parts = {"A": torch.eye(2, **F64), "B": torch.ones(2, 1, **F64)}
+    parts |= {"Q": torch.eye(2, **F64), "R": torch.eye(1, **F64)}
+    with pytest.raises(ValueError, match=sentence):
+        dare(**parts | change)
 
 
 def test_lqg_refuses_what_the_filter_cannot_see():
