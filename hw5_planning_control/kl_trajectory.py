@@ -23,9 +23,18 @@ from torch import Tensor
 from common.envs.linear_quadratic import LinearQuadratic
 from common.types import require
 from hw5_planning_control.local_models import LinearGaussian, Marginals, marginals
-from hw5_planning_control.lqr import dot, minimizer, mv, q_function, value_function
+from hw5_planning_control.lqr import (
+    check,
+    dot,
+    minimizer,
+    mv,
+    q_function,
+    require_semidefinite,
+    value_function,
+)
 
-SEARCHED = 1e-14, 1e14  # eta, in units of the largest entry of C
+REACH = 32.0  # of ln eta to either side of ln(largest entry of the cost), and by which it is widened
+WIDENINGS = 4  # of the bracket at most, to 1e+-70 of that entry
 HUGE = 1e300  # KL / epsilon where the surrogate cost has no minimum
 
 
@@ -46,8 +55,8 @@ def kl_step(
     """The best controller with |KL(p || old) / epsilon - 1| <= tol; epsilon in nats.
 
     x0_cov [..., n, n] is that of the start around model.x0, zero if None. An indefinite cost does no harm: it
-    bounds eta from below. If even the smallest eta searched is within epsilon, that is returned as converged;
-    if even the largest is not, that as not converged.
+    bounds eta from below. If even the smallest eta searched is within epsilon, a small one is returned as
+    converged; if even the largest is not, that as not converged.
     """
     require(0 < epsilon < torch.inf, f"epsilon must be positive, in nats, got {epsilon}")
     batch, model, old, x0_cov = _flatten(model, old, x0_cov)
@@ -61,12 +70,19 @@ def kl_step(
         return ratio.clamp(1 / HUGE, HUGE).log().numpy()
 
     index = np.arange(len(x0_cov))
-    low, high = (np.log(bound * model.C.flatten(1).abs().amax(1).numpy()) for bound in SEARCHED)
+    largest = torch.stack([part.flatten(1).abs().amax(1) for part in model[2:6]]).amax(0)
+    middle = torch.where(largest > 0, largest, 1).log().numpy()
+    low, high = middle - REACH, middle + REACH
+    for _ in range(WIDENINGS):
+        short = log_excess(low, index) < 0, log_excess(high, index) > 0
+        if not np.any(short):
+            break
+        low, high = low - REACH * short[0], high + REACH * short[1]
     found = elementwise.find_root(
         log_excess, (low, high), args=(index,), tolerances={"fatol": tol, "xatol": 0}
     )
     beyond = log_excess(low, index) < 0
-    eta = torch.from_numpy(np.exp(np.where(beyond, low, np.where(found.success, found.x, high))))
+    eta = torch.from_numpy(np.exp(np.where(beyond, middle - REACH, np.where(found.success, found.x, high))))
     controller, _ = max_entropy_lqr(model, old, eta)
     kl = trajectory_kl(controller, old, moments(controller, model, x0_cov))
     converged = torch.from_numpy(beyond) | ((kl / epsilon - 1).abs() <= 2 * tol)
@@ -137,15 +153,12 @@ def _flatten(
         **dict(K=(T, m, n), k=(T, m), covariance=(T, m, m), x0_cov=(n, n)),
     }
     tensors = {**model._asdict(), **old._asdict(), "x0_cov": x0_cov}
-    for name, shape in shapes.items():
-        tensor = tensors[name]
-        ok = tensor.shape[-len(shape) :] == shape and tensor.dtype == torch.float64
-        require(
-            ok, f"{name} must end in {list(shape)} and be float64, got {list(tensor.shape)} {tensor.dtype}"
-        )
-        require(bool(tensor.isfinite().all()), f"{name} must be finite, got nan or inf")
+    parts = {name: (tensors[name], shape) for name, shape in shapes.items()}
+    batch = check(parts, symmetric=("C", "C_final", "W", "covariance", "x0_cov"))
+    require(model.F.dtype == torch.float64, f"F must be torch.float64, got {model.F.dtype}")
+    require_semidefinite("W", model.W)
+    require_semidefinite("x0_cov", x0_cov)
     indefinite = torch.linalg.cholesky_ex(old.covariance).info.any()
     require(not indefinite, "covariance of the old controller must be positive definite")
-    batch = torch.broadcast_shapes(*(tensors[name].shape[: -len(shape)] for name, shape in shapes.items()))
     flat = [tensors[name].expand(*batch, *shape).reshape(-1, *shape) for name, shape in shapes.items()]
     return batch, LinearQuadratic(*flat[:8]), LinearGaussian(*flat[8:11]), flat[11]

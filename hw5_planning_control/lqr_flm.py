@@ -47,7 +47,7 @@ class FLMConfig:
 class FLMSolution(NamedTuple):
     controller: LinearGaussian
     cost: list[float]  # mean of the trajectories of each round, and of the last controller
-    kl: list[float]  # nats, of each round
+    kl: list[float]  # nats, of each round; 0 where no step met the bound and the controller stayed
     eta: list[float]
 
 
@@ -83,8 +83,8 @@ def lqr_flm(
         cost = quadratic_cost(problem, x.mean(1), u.mean(1))
         x0_cov = config.start_std**2 * torch.eye(x.shape[-1], dtype=x.dtype)
         new = kl_step(LinearQuadratic(F, f, *cost, noise, problem.x0), p, config.epsilon, x0_cov)
-        p = new.controller
-        kls.append(new.kl.item())
+        p = new.controller if new.converged else p
+        kls.append(new.kl.item() if new.converged else 0.0)
         etas.append(new.eta.item())
     run()
     return FLMSolution(p, costs, kls, etas)

@@ -203,6 +203,39 @@ def test_the_unit_of_cost_does_not_matter(unit):
     assert step.eta.item() == pytest.approx(unit * plain.eta.item(), rel=1e-6)
 
 
+@pytest.mark.parametrize("running", [0.0, 1e-16, 1.0])
+@pytest.mark.parametrize("reach", [1e-30, 1.0, 1e12])
+@pytest.mark.parametrize("final", ["C_final", "c_final"])
+def test_what_costs_at_the_end_alone_counts(final, reach, running):
+    """The running cost is small against the final one, or zero; the last step shrinks the state, or blows it
+    up, so that eta lies far from the largest entry of the cost."""
+    model, old = system(), random_controller()
+    zero = {name: running * getattr(model, name) for name in ("C", "c")}
+    zero |= {name: 0 * getattr(model, name) for name in ("C_final", "c_final")}
+    by = torch.where(torch.arange(T) == T - 1, reach, 1.0).double()[:, None, None]
+    model = model._replace(F=by * model.F, f=by[..., 0] * model.f, W=by**2 * model.W)
+    model = model._replace(**zero | {final: 1e10 * getattr(model, final)})
+    step = kl_step(model, old, 5.0, X0_COV)
+    assert step.converged
+    assert step.kl.item() == pytest.approx(5.0, rel=1e-6)
+    assert expected_cost(model, moments(step.controller, model, X0_COV)) < expected_cost(
+        model, moments(old, model, X0_COV)
+    )
+
+
+def test_without_any_cost_the_old_controller_stays():
+    model, old = system(), random_controller()
+    free = model._replace(**{name: 0 * getattr(model, name) for name in ("C", "c", "C_final", "c_final")})
+    step = kl_step(free, old, 5.0)
+    assert step.converged
+    assert step.kl.item() == pytest.approx(0, abs=1e-9)
+    for new, before in zip(step.controller, old, strict=True):
+        torch.testing.assert_close(new, before)
+
+
+SKEW = torch.eye(n, **F64) + torch.ones(n, n, **F64).triu(1)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
@@ -211,12 +244,24 @@ def test_the_unit_of_cost_does_not_matter(unit):
         ({"model": system()._replace(f=torch.zeros(T, n + 1, **F64))}, "f must end in"),
         ({"model": system()._replace(c=torch.full((T, n + m), math.nan, **F64))}, "c must be finite"),
         ({"old": random_controller()._replace(k=torch.zeros(T + 1, m, **F64))}, "k must end in"),
-        ({"old": random_controller()._replace(k=torch.zeros(T, m))}, "k must end in"),
+        ({"old": random_controller()._replace(k=torch.zeros(T, m))}, "k must be torch.float64 as F is"),
         (
             {"old": random_controller()._replace(covariance=torch.zeros(T, m, m, **F64))},
             "covariance of the old",
         ),
+        (
+            {"old": random_controller()._replace(covariance=torch.ones(m, m, **F64).triu().expand(T, m, m))},
+            "covariance must be symmetric",
+        ),
+        ({"model": system()._replace(C=torch.ones(n + m, n + m, **F64).triu())}, "C must end in"),
+        ({"model": system()._replace(C=system().C.triu())}, "C must be symmetric"),
+        ({"model": system()._replace(C_final=SKEW)}, "C_final must be symmetric"),
+        ({"model": system()._replace(W=-system().W)}, "W must be positive semidefinite"),
+        ({"model": system()._replace(W=SKEW.expand(T, n, n))}, "W must be symmetric"),
+        ({"model": system(batch=(2,)), "old": random_controller(batch=(3,))}, "batch dimensions that"),
         ({"x0_cov": torch.zeros(n, **F64)}, "x0_cov must end in"),
+        ({"x0_cov": -X0_COV}, "x0_cov must be positive semidefinite"),
+        ({"x0_cov": SKEW}, "x0_cov must be symmetric"),
     ],
 )
 def test_bad_input_is_named(change, sentence):

@@ -6,6 +6,7 @@ import torch
 from common.envs.integration import discretize
 from common.envs.linear_quadratic import random_linear_quadratic
 from common.envs.systems import Pendulum
+from hw5_planning_control.gaussian_mixture import fit_mixture
 from hw5_planning_control.local_models import LinearGaussian
 from hw5_planning_control.lqr import lqr
 from hw5_planning_control.lqr_flm import FLMConfig, lqr_flm, quadratic_cost
@@ -88,6 +89,26 @@ def test_swing_up_from_noise_needs_the_bound():
     assert bounded.cost[-1] < 31
     assert all(kl == pytest.approx(50, rel=1e-6) for kl in bounded.kl)
     assert improve(1e5, rounds=2).cost[-1] > 45
+
+
+def test_a_round_without_a_step_keeps_the_controller():
+    """No eta that is searched meets so small a bound."""
+    first, config = noise_only(20, 2, 1), FLMConfig(rounds=2, samples=10, epsilon=1e-200)
+    solution = lqr_flm(swing_up(), first, config, torch.Generator().manual_seed(0))
+    assert solution.controller is first
+    assert solution.kl == [0.0, 0.0]
+
+
+def test_the_prior_is_fitted_to_all_rounds_so_far(monkeypatch):
+    rows = []
+
+    def fit(w, *args):
+        rows.append(len(w))
+        return fit_mixture(w, *args)
+
+    monkeypatch.setattr("hw5_planning_control.lqr_flm.fit_mixture", fit)
+    improve(50.0, rounds=3)
+    assert rows == [200, 400, 600]  # 10 samples of 20 steps in each round
 
 
 def test_the_same_seed_gives_the_same_controller():
