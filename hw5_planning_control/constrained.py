@@ -31,12 +31,14 @@ SLOW = 0.25  # rho grows where the violation has not shrunk to this fraction in 
 
 
 class ConstrainedSolution(NamedTuple):
+    """Of the last iteration within tol; if there is none, of that with the least violation."""
+
     x: Any  # [d], or the Solution of a trajectory problem
     multiplier: Tensor  # lambda [p], or [..., T+1, p]
     violation: list[
         float
     ]  # after each iteration: largest |g_i|, also of an inactive inequality with lambda_i > 0
-    converged: bool
+    converged: bool  # the violation is within tol, and x is a minimum as `solve` or Newton's method has it
 
 
 def next_multiplier(multiplier: Tensor, step: float, g: Tensor, equality: Tensor | bool) -> Tensor:
@@ -115,7 +117,8 @@ def constrain_trajectory(
     max_iterations: int = 30,
 ) -> ConstrainedSolution:
     """The augmented Lagrangian around a planner such as ilqr, started from u [..., T, m], then from its last
-    controls. The cost in its solution is the augmented one, equal to the plain one where g holds."""
+    controls. The cost in its solution is the augmented one, equal to the plain one where g holds. A plan that
+    `solve` does not call converged is improved further."""
     problem, x, u, _ = problem.start(u)
 
     def argmin(solution, multiplier, rho):
@@ -125,8 +128,11 @@ def constrain_trajectory(
     def g(solution):
         return constraint.along(problem, solution.x, solution.u)
 
-    start = constraint.along(problem, x, u)
-    return _ascend(argmin, g, None, start, constraint.equality, rho, growth, tol, max_iterations)
+    def minimal(solution):
+        return bool(solution.converged.all())
+
+    start, kind = constraint.along(problem, x, u), constraint.equality
+    return _ascend(argmin, g, None, start, kind, rho, growth, tol, max_iterations, minimal)
 
 
 def augmented_problem(
@@ -171,8 +177,10 @@ def newton(function: Function, x: Tensor) -> Tensor | None:
     return torch.from_numpy(result.x) if flat else None
 
 
-def _ascend(argmin, constraint, x, g, equality, step, growth, tol, max_iterations) -> ConstrainedSolution:
-    """Both steps in turn, until no multiplier would change by more than step * tol."""
+def _ascend(
+    argmin, constraint, x, g, equality, step, growth, tol, max_iterations, minimal=lambda x: True
+) -> ConstrainedSolution:
+    """Both steps in turn, until no multiplier would change by more than step * tol and x is `minimal`."""
     require(0 < step < torch.inf, f"step or rho must be positive, got {step}")
     require(growth >= 1, f"growth must be at least 1, got {growth}")
     ok = g.ndim >= 1 and g.dtype == torch.float64 and bool(g.isfinite().all())
@@ -180,7 +188,10 @@ def _ascend(argmin, constraint, x, g, equality, step, growth, tol, max_iteration
     kind = torch.as_tensor(equality)
     ok = kind.dtype == torch.bool and kind.shape in ((), g.shape[-1:])
     require(ok, f"equality must be a bool or {g.shape[-1]} of them, got {equality}")
+    require(tol >= 0, f"tol must be at least 0, got {tol}")
+    require(max_iterations >= 1, f"max_iterations must be at least 1, got {max_iterations}")
     multiplier, violation, converged = torch.zeros_like(g), [], False
+    best = x, multiplier
     while not converged and len(violation) < max_iterations:
         found = argmin(x, multiplier, step)
         if found is None:
@@ -188,7 +199,9 @@ def _ascend(argmin, constraint, x, g, equality, step, growth, tol, max_iteration
         x, last = found, multiplier
         multiplier = next_multiplier(multiplier, step, constraint(x), equality)
         violation.append(((multiplier - last) / step).abs().max().item())
-        converged = violation[-1] <= tol
+        if violation[-1] <= max(tol, min(violation)):
+            best = x, multiplier
+        converged = violation[-1] <= tol and minimal(x)
         if len(violation) > 1 and violation[-1] > SLOW * violation[-2]:
             step *= growth
-    return ConstrainedSolution(x, multiplier, violation, converged)
+    return ConstrainedSolution(*best, violation, converged)

@@ -1,5 +1,7 @@
 import itertools
 import math
+from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hw5_planning_control.constrained import (
     constrain_trajectory,
     dual_gradient_descent,
 )
-from hw5_planning_control.ilqr import ilqr
+from hw5_planning_control.ilqr import ILQRConfig, ilqr
 from hw5_planning_control.problem import TrajectoryProblem
 
 
@@ -211,9 +213,34 @@ def test_arguments_that_change_with_time_reach_the_constraint():
     torch.testing.assert_close(solution.x.x, bound, rtol=0, atol=1e-5)
 
 
+def test_a_plan_that_is_no_minimum_has_not_converged():
+    """The disc is far away: its constraint holds from the start, but one step of iLQR is not enough."""
+    problem = replace(crossing(START), dynamics=lambda x, u: glide(x, u + 0.3 * u.sin()))
+    far = TrajectoryConstraint(lambda x, u: inside(x) - 100)
+    short = partial(ilqr, config=ILQRConfig(iterations=1))
+    solution = constrain_trajectory(problem, far, REST, short, max_iterations=2)
+    assert solution.violation == [0, 0]
+    assert solution.x.gradient_norm > 1e-3
+    assert not solution.converged
+    solution = constrain_trajectory(problem, far, REST, short, max_iterations=60)
+    assert solution.x.gradient_norm < 1e-6
+    assert solution.converged
+
+
+def test_what_diverges_returns_its_least_violation():
+    """A step of 1.1 multiplies the violation by -1.2: x and lambda are those of the first iteration."""
+    solution = dual_gradient_descent(nearest, on_the_line, f64(0, 0), True, 1.1, max_iterations=20)
+    assert not solution.converged
+    assert solution.violation[-1] > 50
+    torch.testing.assert_close(on_the_line(solution.x), f64(-2))
+    torch.testing.assert_close(solution.multiplier, f64(-2.2))
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
+        ({"max_iterations": 0}, "max_iterations must be at least 1, got 0"),
+        ({"tol": math.nan}, "tol must be at least 0, got nan"),
         ({"rho": 0.0}, "rho must be positive"),
         ({"growth": 0.5}, "growth must be at least 1"),
         ({"constraint": lambda x: x.sum()}, r"constraint must return finite float64 numbers \[p\]"),
