@@ -32,7 +32,7 @@ class CollocationSolution(NamedTuple):
     u_mid: Tensor  # [N, m] in the middle of each segment
     x_dot: Tensor  # [N+1, n] = f(x, u)
     cost: float
-    violation: float  # the largest defect of a constraint
+    violation: float  # the largest defect of a constraint, limits included
     iterations: int
     converged: bool
 
@@ -63,11 +63,14 @@ def collocate(
 
     T seconds in N segments. A coarse solution's `interpolate` is a good guess on a finer grid. converged: the
     gradient of the Lagrangian and the violation of every constraint are below `tol`; otherwise what comes
-    back is the last point that the solver accepted.
+    back is, of all points that the solver accepted, that of the least violation, or of those within `tol`
+    that of the least cost.
     """
     require(0 < T < float("inf"), f"T must be positive, in seconds, got {T}")
     require(isinstance(N, int) and N >= 1, f"N must be an integer of at least 1 segment, got {N!r}")
     require(method in get_args(Method), f"method must be one of {get_args(Method)}, got {method!r}")
+    require(0 < tol < float("inf"), f"tol must be positive, got {tol}")
+    require(max_iterations >= 1, f"max_iterations must be at least 1, got {max_iterations}")
     transcription = transcribe(method, T, N)
     program = NonlinearProgram(problem, transcription, N)
     guess = guess or straight_line(problem, T)
@@ -99,7 +102,9 @@ def collocate(
         )
         z, iterations, converged = result.x, result.nit, result.status == 1
     except FloatingPointError:  # a derivative that is not finite, or a point that runs away
-        z, iterations, converged = accepted[-1], len(accepted) - 1, False
+        iterations, converged = len(accepted) - 1, False
+    if not converged:
+        z = min(accepted, key=lambda z: (max(program.violation(z), tol), program.cost(z)))
     x, u = program.nodes(z)
     return CollocationSolution(
         t=torch.from_numpy(transcription.time[: N + 1]),
@@ -108,7 +113,7 @@ def collocate(
         u_mid=u[N + 1 :] if method == "hermite-simpson" else (u[1:] + u[:-1]) / 2,
         x_dot=program.rates(z)[: N + 1],
         cost=program.cost(z),
-        violation=abs(program.defects(z)).max().item(),
+        violation=program.violation(z),
         iterations=iterations,
         converged=converged,
     )

@@ -172,6 +172,11 @@ class NonlinearProgram:
         f = self.rates(z).nan_to_num(HUGE, HUGE, -HUGE).numpy().ravel()
         return np.r_[self.D @ z - self.W @ f, self.ends @ z - self.end_values]
 
+    def violation(self, z: np.ndarray) -> float:
+        """The largest defect, or by how much a control is beyond its limits."""
+        low, high = self.limits()
+        return max(abs(self.defects(z)).max(), (low - z).max(), (z - high).max()).item()
+
     def jacobian(self, z: np.ndarray) -> sparse.csr_array:
         f_z = _block_diagonal(jacobian(self.problem.dynamics, *self.nodes(z)))
         return sparse.vstack([self.D - self.W @ f_z, self.ends], "csr")

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -194,6 +195,13 @@ def test_what_does_not_converge_says_so():
     assert out_of_reach.violation > 1e-3
 
 
+def test_what_diverges_returns_its_least_violation():
+    """A goal out of reach: whatever is accepted on the way, no shorter run came closer."""
+    problem = swing_up(u_low=-3.0, u_high=3.0)
+    violations = [collocate(problem, 2.0, 10, max_iterations=k).violation for k in (5, 10, 20, 40)]
+    assert all(a >= b for a, b in pairwise(violations))
+
+
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_a_cost_without_minimum_stops_with_finite_states(sign):
     problem = ContinuousProblem(lambda x, u: u, lambda x, u: sign * x.sum(), x0=f64(1), control_size=1)
@@ -260,6 +268,9 @@ def test_bad_problems_are_named(change, sentence):
         ({"N": 0}, "N must be an integer"),
         ({"N": 2.5}, "N must be an integer"),
         ({"method": "euler"}, "method must be one of"),
+        ({"tol": math.nan}, "tol must be positive, got nan"),
+        ({"tol": -1.0}, "tol must be positive, got -1"),
+        ({"max_iterations": -3}, "max_iterations must be at least 1, got -3"),
         ({"guess": lambda t: (torch.zeros(len(t), 2), torch.zeros(len(t), 2))}, "guess must give"),
         ({"guess": lambda t: (t[:, None].expand(-1, 2) * math.inf, t[:, None])}, "guess must give"),
     ],
