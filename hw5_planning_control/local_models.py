@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from common.types import require
-from hw5_planning_control.lqr import mv
+from hw5_planning_control.lqr import mv, require_semidefinite, require_symmetric
 from hw5_planning_control.problem import Solution
 
 
@@ -152,5 +152,9 @@ def _check(x: Tensor, u: Tensor, x_next: Tensor, prior: NormalInverseWishart | N
     ok = prior.mean.shape == (T, d) and prior.covariance.shape == (T, d, d)
     got = f"{list(prior.mean.shape)} and {list(prior.covariance.shape)}"
     require(ok, f"prior must have the shapes [{T}, {d}] and [{T}, {d}, {d}], got {got}")
-    ok = prior.mean_samples >= 0 and prior.covariance_samples > 0
+    ok = bool(prior.mean.isfinite().all() and prior.covariance.isfinite().all())
+    require(ok, "prior must be finite, got nan or inf")
+    require_symmetric("covariance of the prior", prior.covariance)
+    require_semidefinite("covariance of the prior", prior.covariance)
+    ok = 0 <= prior.mean_samples < torch.inf and 0 < prior.covariance_samples < torch.inf
     require(ok, "prior must be worth a positive number of samples")

@@ -227,13 +227,19 @@ def check(parts: dict[str, tuple[Tensor, tuple[int, ...]]], symmetric: Iterable[
         leading.append(tuple(x.shape[: x.ndim - len(shape)]))
         x = x[tuple(slice(None if stride else 1) for stride in x.stride())]  # once where it is expanded
         require(bool(x.sum().isfinite() or x.isfinite().all()), f"{name} must be finite, got nan or inf")
-        if name in symmetric and not torch.equal(x, x.mT):  # the rounding of a product S'S is forgiven
-            gap = float((x - x.mT).abs().max() / x.abs().max())
-            require(gap < 1e-6, f"{name} must be symmetric, got a relative gap of {gap:.1g}")
+        if name in symmetric:
+            require_symmetric(name, x)
     try:
         return np.broadcast_shapes(*leading)
     except ValueError:
         require(False, f"{', '.join(parts)} must have batch dimensions that broadcast, got {leading}")
+
+
+def require_symmetric(name: str, x: Tensor) -> None:
+    """x [..., d, d] must be symmetric, but for the rounding of a product S'S."""
+    if not torch.equal(x, x.mT):
+        gap = float((x - x.mT).abs().max() / x.abs().max())
+        require(gap < 1e-6, f"{name} must be symmetric, got a relative gap of {gap:.1g}")
 
 
 def require_semidefinite(name: str, x: Tensor) -> None:

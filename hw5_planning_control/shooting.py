@@ -152,6 +152,7 @@ def search_planner(
     @torch.no_grad()
     def plan(x: Tensor, u: Tensor) -> Plan:
         N, T, m = u.shape
+        require(T >= 1, f"u must hold at least one step [N, T, m], got {[N, T, m]}")
         F = interpolation(T, spacing)
         around = torch.stack([u * warm, torch.full_like(u, task.rest)][: 1 + fresh])  # [S, N, T, m]
 

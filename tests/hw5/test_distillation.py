@@ -94,6 +94,8 @@ def test_bad_settings_are_named(change):
     [
         (torch.zeros(3), 1.0, "logits"),
         (torch.full((1, 3), math.nan), 1.0, "logits"),
+        (torch.full((1, 3), -math.inf), 1.0, "logits"),
+        (torch.tensor([[0.0, math.inf]]), 1.0, "logits"),
         (torch.zeros(1, 3), 0.0, "t"),
     ],
 )

@@ -308,6 +308,27 @@ def test_mixture_as_a_prior_by_hand():
         ({"x": torch.zeros(T, N, n, dtype=torch.int64)}, "x must be finite floating"),
         ({"prior": random_prior(1.0, 0.0)}, "prior must be worth"),
         ({"prior": random_prior(-1.0, 1.0)}, "prior must be worth"),
+        ({"prior": random_prior(1.0, math.inf)}, "prior must be worth"),
+        (
+            {"prior": random_prior(1.0, 1.0)._replace(mean=torch.full((T, 8), math.nan, **F64))},
+            "prior must be fin",
+        ),
+        (
+            {"prior": random_prior(1.0, 1.0)._replace(covariance=torch.full((T, 8, 8), math.nan, **F64))},
+            "prior must be fin",
+        ),
+        (
+            {"prior": random_prior(1.0, 1.0)._replace(covariance=-torch.eye(8, **F64).expand(T, 8, 8))},
+            "covariance of the prior must be positive",
+        ),
+        (
+            {
+                "prior": random_prior(1.0, 1.0)._replace(
+                    covariance=torch.ones(8, 8, **F64).triu().expand(T, 8, 8)
+                )
+            },
+            "covariance of the prior must be symm",
+        ),
         ({"prior": random_prior(1.0, 1.0)._replace(mean=torch.zeros(T, 3, **F64))}, "prior must have"),
     ],
 )

@@ -72,6 +72,17 @@ def test_a_plan_is_never_worse_than_the_first_controls(name):
     assert not found.K.any()
 
 
+@pytest.mark.parametrize("name", ["cem", "mppi"])
+def test_the_search_starts_from_the_first_controls(name):
+    """Close to an optimum far from zero, in steps much smaller than its controls, all plans improve."""
+    x = 2 * STATES
+    best = lqr_planner(DOUBLE, LQRConfig(), torch.Generator())(x, torch.zeros(3, 9, 1).double()).u
+    first = best + 0.2
+    found = plan(name, x=x, u=first, std=0.02)
+    assert (cost_of(DOUBLE, x, found.u) < cost_of(DOUBLE, x, first) - 0.1).all()
+    assert (found.u - first).abs().max() < 1
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_controls_stay_within_the_limits(name):
     found = plan(name, x=40 * STATES, iterations=2) if name != "random" else plan(name, x=40 * STATES)
@@ -163,6 +174,8 @@ def test_the_pendulum_is_swung_up_by_planning_ahead():
         (lambda: MPPIConfig(spacing=0), "spacing must be at least 1"),
         (lambda: CMAConfig(samples=3), "samples must be at least 4, got 3"),
         (lambda: plan("cem", elites=101), "elites must be at most samples = 100, got 101"),
+        (lambda: plan("cem", T=0), r"u must hold at least one step \[N, T, m\], got \[3, 0, 1\]"),
+        (lambda: plan("cma-es", T=0), "u must hold at least one step"),
         (lambda: task_of("CartPole-v1"), "env_id must have known dynamics, one of .*HalfCheetah-v5"),
     ],
 )
