@@ -16,5 +16,5 @@ from hw5_planning_control.problem import Solution, TrajectoryProblem
 
 
 def ddp(problem: TrajectoryProblem, u_init: Tensor, config: ILQRConfig | None = None) -> Solution:
-    """From u_init [..., T, m]. The cost never rises; `converged` says whether dJ/du vanished."""
+    """From u_init [..., T, m]. The cost never rises; `converged` as in ilqr."""
     return solve(problem, u_init, config or ILQRConfig(), second_order=True)

@@ -16,6 +16,7 @@ rows of K_t that belong to controls on a limit are zero.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -24,7 +25,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from common.types import require
+from common.types import require, require_at_least
 from hw5_planning_control.box_qp import box_qp, free_block
 from hw5_planning_control.derivatives import Expansion, expand
 from hw5_planning_control.problem import Solution, TrajectoryProblem, on_arrays
@@ -43,8 +44,12 @@ class ILQRConfig:
     armijo: float = 1e-4  # share of the promised decrease that counts as success
 
     def __post_init__(self):
-        for name, low in (("iterations", 0), ("tolerance", 0), ("mu_min", 0), ("line_search", 1)):
-            require(getattr(self, name) >= low, f"{name} must be at least {low}, got {getattr(self, name)}")
+        require_at_least(self, 0, "iterations")
+        require_at_least(self, 1, "line_search")
+        require(self.tolerance >= 0, f"tolerance must be at least 0, got {self.tolerance}")
+        require(0 <= self.mu_min < math.inf, f"mu_min must be at least 0 and finite, got {self.mu_min}")
+        ok = self.mu_max > self.mu_min
+        require(ok, f"mu_max must exceed mu_min = {self.mu_min}, got {self.mu_max}")
         require(0 < self.armijo < 0.5, f"armijo must lie in (0, 0.5), got {self.armijo}")
         require(self.mu_factor > 1, f"mu_factor must exceed 1, got {self.mu_factor}")
         ok = self.regularize in ("control", "state")
@@ -65,7 +70,8 @@ class Gains(NamedTuple):
 
 
 def ilqr(problem: TrajectoryProblem, u_init: Tensor, config: ILQRConfig | None = None) -> Solution:
-    """From u_init [..., T, m]. The cost never rises; `converged` says whether dJ/du vanished."""
+    """From u_init [..., T, m]. The cost never rises. `converged`: dJ/du vanished, or the decrease that the
+    expansion promises is below the rounding of the cost; `gradient_norm` says how far dJ/du was from zero."""
     return solve(problem, u_init, config or ILQRConfig(), second_order=False)
 
 
@@ -115,6 +121,7 @@ def adapt(mu: Tensor, factor: Tensor, accepted: Tensor, config: ILQRConfig) -> t
     return torch.where(mu < config.mu_min, least, mu), factor
 
 
+@np.errstate(all="ignore")  # what follows a Q_uu that is not definite is of no use, and may be nan
 def backward(
     problem: TrajectoryProblem, u: Tensor, e: Expansion, mu: Tensor, regularize: str = "control"
 ) -> Gains:

@@ -52,6 +52,9 @@ class TrajectoryProblem:
                 require(ok, f"{name} must be [m] or one number, and not nan, got {limit.tolist()}")
                 object.__setattr__(self, name, limit)
         if self.u_low is not None and self.u_high is not None:
+            sizes = [limit.numel() for limit in (self.u_low, self.u_high)]
+            ok = 1 in sizes or sizes[0] == sizes[1]
+            require(ok, f"u_low and u_high must have the same size, got {sizes[0]} and {sizes[1]}")
             ok = bool((self.u_low <= self.u_high).all())
             require(ok, f"u_low must not exceed u_high, got {self.u_low.tolist()} and {self.u_high.tolist()}")
         for i, arg in enumerate(self.args):
@@ -79,7 +82,7 @@ class TrajectoryProblem:
         """Check u [..., T, m] against the problem. The problem, its functions recorded, its batch as u's and
         x0's dimensions broadcast; and there x [..., T+1, n], u [..., T, m] and the cost [...] u leads to."""
         x0, T = self.x0, self.horizon
-        ok = isinstance(u, Tensor) and u.ndim >= 2 and u.shape[-2] == T and u.shape[-1] >= 1
+        ok = isinstance(u, Tensor) and u.ndim >= 2 and u.shape[-2] == T and u.numel() >= 1
         require(ok, f"u_init must be [..., {T}, m], got {_what(u)}")
         require(u.dtype == x0.dtype, f"u_init must be {x0.dtype} as x0 is, got {u.dtype}")
         require(bool(u.isfinite().all()), "u_init must be finite, got nan or inf")
@@ -181,7 +184,7 @@ class Solution(NamedTuple):
     cost_history: Tensor  # [..., S+1] of u_init and after each accepted step; the last repeats in a batch
     gradient_norm: Tensor  # [...] Euclidean norm of dJ/du [T, m], without what the limits hold back
     iterations: Tensor  # [...] int64, accepted steps
-    converged: Tensor  # [...] bool
+    converged: Tensor  # [...] bool: dJ/du vanished, or what it promises is below the rounding of the cost
 
 
 def over_batch(function: Callable[..., Any], dims: int) -> Callable[..., Any]:

@@ -1,5 +1,6 @@
 """LQ problems in one step, known minima, promises kept, limits, batches, and refusals."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ from common.envs.mujoco_dynamics import MujocoDynamics
 from common.envs.systems import DoubleIntegrator
 from hw5_planning_control.box_qp import box_qp
 from hw5_planning_control.derivatives import expand
-from hw5_planning_control.ilqr import ILQRConfig, adapt, backward, forward, ilqr
+from hw5_planning_control.ilqr import ILQRConfig, adapt, backward, forward, ilqr, line_search
 from hw5_planning_control.lqr import lqr
 from hw5_planning_control.problem import TrajectoryProblem
 from tests.hw5.problems import F64, acrobot, as_problem, pendulum
@@ -136,6 +137,50 @@ def test_an_indefinite_cost_raises_mu_until_it_is_definite():
     solution = ilqr(problem, u)
     assert bool(solution.converged)
     assert float(solution.u.abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("iterations", [0, 2])
+def test_gains_of_an_indefinite_expansion_are_never_returned(iterations):
+    """A cost that is concave everywhere: no gains but the first, which are zero."""
+    concave = replace(pendulum(), cost=lambda x, u: -u.square().sum())
+    solution = ilqr(concave, zeros(concave) + 0.1, ILQRConfig(iterations=iterations, mu_max=1e-3))
+    assert all(not part.any() for part in (solution.K, solution.k, solution.Q_uu))
+
+
+def test_an_indefinite_expansion_warns_of_nothing():
+    """Q_uu = 0 at the last step, where the state is worth nothing: a division by zero inside."""
+    problem = replace(pendulum(), cost=lambda x, u: x[0] * u[0], final_cost=lambda x: 0 * x[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solution = ilqr(problem, zeros(problem) + 0.1, ILQRConfig(iterations=3))
+    assert all(bool(part.isfinite().all()) for part in solution)
+
+
+def test_the_gradient_shrinks_on_where_the_cost_no_longer_shows_it():
+    """From 1e-9 beside the optima of 64 LQ problems: some costs rise by their rounding, and yet every full
+    step is taken and brings its gradient down."""
+    _, problem, u = lq(4, batch=(64,))
+    u = ilqr(problem, u).u + 1e-9 * torch.randn(u.shape, generator=seeded(6), **F64)
+    problem, x, u, cost = problem.start(u)
+    before = expand(problem, x, u)
+    gains = backward(problem, u, before, torch.zeros(64, **F64))
+    x, u, cost_new, accepted = line_search(
+        problem, x, u, cost, gains, gains.definite, ILQRConfig(line_search=1)
+    )
+    assert bool((cost_new > cost).any())
+    assert bool(accepted.all())
+    left, norm = (e.gradient().flatten(1).norm(dim=1) for e in (expand(problem, x, u), before))
+    assert bool((left < 1e-3 * norm).all())
+
+
+def test_converged_may_mean_that_rounding_hides_the_rest():
+    """With 1e10 more to pay the cost rounds to 2e-6: as good a plan as can be told from others."""
+    inner = pendulum()
+    costly = replace(inner, final_cost=lambda x: 1e10 + inner.final_cost(x))
+    solution, best = ilqr(costly, zeros(costly)), ilqr(inner, zeros(inner))
+    assert bool(solution.converged)
+    assert 1e-6 < float(solution.gradient_norm) < 0.1
+    assert float(inner.total_cost(solution.x, solution.u) - best.cost) < 1e-5
 
 
 def box_mpc(x0: list[float], T: int = 20, limit: float = 0.5) -> TrajectoryProblem:
@@ -303,6 +348,9 @@ def test_no_graph_is_kept():
         ({"armijo": 0.7}, "armijo must lie"),
         ({"mu_factor": 1.0}, "mu_factor must exceed"),
         ({"regularize": "both"}, "regularize must be"),
+        ({"mu_min": float("inf")}, "mu_min must be at least 0 and finite, got inf"),
+        ({"mu_max": -1.0}, "mu_max must exceed mu_min = 1e-06, got -1"),
+        ({"mu_max": float("nan")}, "mu_max must exceed mu_min"),
     ],
 )
 def test_bad_settings_are_named(options, sentence):

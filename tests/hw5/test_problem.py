@@ -76,6 +76,10 @@ def test_limits_clip_and_are_measured():
         ({"horizon": 0}, "horizon must be"),
         ({"horizon": 2.5}, "horizon must be"),
         ({"u_low": 1.0, "u_high": -1.0}, "u_low must not exceed u_high"),
+        (
+            {"u_low": -torch.ones(2, **F64), "u_high": torch.ones(3, **F64)},
+            "u_low and u_high must have the same",
+        ),
         ({"u_high": torch.tensor([torch.nan], **F64)}, "u_high must be"),
         ({"args": (torch.zeros(20, **F64),)}, r"args\[0\] must be \[21, \*\]"),
         ({"args": (torch.full((21,), torch.inf, **F64),)}, r"args\[0\] must be finite"),
@@ -91,6 +95,7 @@ def test_bad_problems_are_named(change, sentence):
     [
         ({}, torch.zeros(19, 1, **F64), r"u_init must be \[..., 20, m\]"),
         ({}, torch.zeros(20, **F64), r"u_init must be \[..., 20, m\]"),
+        ({}, torch.zeros(0, 20, 1, **F64), r"u_init must be \[..., 20, m\]"),
         ({}, torch.zeros(20, 1), "u_init must be torch.float64"),
         ({}, torch.full((20, 1), torch.nan, **F64), "u_init must be finite"),
         ({"u_high": 1.0}, torch.full((20, 1), 1.5, **F64), "u_init must lie within"),
