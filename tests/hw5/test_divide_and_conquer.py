@@ -15,7 +15,7 @@ from hw5_planning_control.divide_and_conquer import (
     local_loss,
     train,
 )
-from hw5_planning_control.episodes import Arena, Gaussian
+from hw5_planning_control.episodes import Arena, Gaussian, collect
 from tests.hw5.problems import gaussian, generator, normal
 
 
@@ -128,6 +128,28 @@ def test_a_choice_that_depends_on_the_start_is_learned(k):
         error = (center(x[None]).mean[0] - x.sign()).square().mean()
     assert len(told) == 20
     assert error < 0.3
+
+
+@pytest.mark.parametrize("reset", [False, True])
+def test_local_policies_go_on_from_the_center_only_if_they_are_reset(reset, monkeypatch):
+    """One batch sets the units, the second teaches, and the third is collected after steps 2 and 3."""
+    obs, means = torch.zeros(1, 1, 1), []
+
+    def record(arena, local, starts, g):
+        means.append(local(obs).mean.flatten().tolist())
+        return collect(arena, local, starts, g)
+
+    monkeypatch.setattr("hw5_planning_control.divide_and_conquer.collect", record)
+    arena = Arena(
+        lambda count: torch.linspace(-1, 1, count)[:, None],
+        lambda x, a, t: (x, -(a - x.sign())[..., 0].square()),
+        lambda x, t: x,
+        1,
+    )
+    config = DivideConfig(regions=2, rounds=3, distil_every=2, reset=reset)
+    list(train(arena, policies(1, obs_dim=1), config, generator()))
+    assert means[0][0] == means[0][1]
+    assert (means[2][0] == means[2][1]) == reset
 
 
 @pytest.mark.parametrize(
