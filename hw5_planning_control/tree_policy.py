@@ -16,7 +16,7 @@ from common.envs.breakout_env import BreakoutEnv, decode
 from common.envs.finite_mdp import from_gymnasium
 from common.envs.line_game_env import LineGameEnv
 from common.envs.line_game_env import decode as stones
-from common.types import require_at_least, require_positive
+from common.types import require, require_at_least, require_positive
 from hw5_planning_control.mcts import Model, uct
 
 Decoder = Callable[[np.ndarray], list]  # observations [N, ...] -> N states of the model
@@ -25,8 +25,9 @@ Decoder = Callable[[np.ndarray], list]  # observations [N, ...] -> N states of t
 @dataclass(frozen=True)
 class MCTSConfig:
     simulations: int = 200  # per action
-    exploration: float = 1.0  # C, about the range of the return
+    exploration: float = 1.0  # C, about a tenth to a quarter of the range of the return
     horizon: int = 40  # steps after which a simulation is cut
+    solve: bool = False  # prove wins and losses; only where no chance plays
 
     def __post_init__(self):
         require_at_least(self, 1, "simulations", "horizon")
@@ -48,8 +49,10 @@ def tree_policy(
 ) -> Callable[[np.ndarray], np.ndarray]:
     """observations [N, ...] -> actions [N]"""
     c = config
+    ok = not c.solve or getattr(model, "deterministic", False)
+    require(ok, "solve must be False where chance plays, got True")
 
     def search(state: Any) -> Any:
-        return uct(model, state, c.simulations, c.exploration, generator, c.horizon).action
+        return uct(model, state, c.simulations, c.exploration, generator, c.horizon, solve=c.solve).action
 
     return lambda obs: np.array([search(state) for state in states(obs)])

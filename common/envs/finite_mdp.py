@@ -46,6 +46,10 @@ class FiniteMDP:
         return outcomes[bisect(cumulative, generator.random())]
 
     @cached_property
+    def deterministic(self) -> bool:
+        return bool(((self.P == 0) | (self.P == 1)).all())
+
+    @cached_property
     def _actions(self) -> range:
         return range(self.P.shape[1])
 

@@ -1,5 +1,5 @@
 """Small games as models for tree search: `start`, `actions(state)`, `step(state, action, generator)`, and
-`player(state)` where two play. States are tuples of integers."""
+`player(state)` where two play. `deterministic`: no chance plays. States are tuples of integers."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class LineGame:
     """
 
     start: Stones = (0, 0)
+    deterministic = True
 
     def __init__(self, height: int, width: int, length: int, gravity: bool = False):
         for name, n in (("height", height), ("width", width), ("length", length)):
@@ -110,6 +111,7 @@ class Breakout:
         require(width >= 2, f"width must be at least 2, got {width}")
         require(0 <= sticky < 1, f"sticky must lie in [0, 1), got {sticky}")
         self.height, self.width, self.sticky = height, width, sticky
+        self.deterministic = sticky == 0
         self.bricks = ((1 << 3 * width) - 1) << width  # rows 1 to 3
 
     def start(self, generator: np.random.Generator) -> Ball:

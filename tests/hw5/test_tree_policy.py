@@ -49,6 +49,24 @@ def test_the_cliff_is_walked_past_by_the_shortest_way():
     assert total == -2
 
 
+@pytest.mark.parametrize("solve", [False, True])
+def test_proofs_are_asked_for_by_the_settings(solve):
+    envs = make_envs("course/TicTacToe-v0", 8)
+    obs, _ = envs.reset(seed=0)
+    model, states = model_of(make_env("course/TicTacToe-v0"))
+    generator = np.random.default_rng(0)
+    expected = [uct(model, s, 300, 1.0, generator, 40, solve=solve).action for s in states(obs)]
+    assert policy("course/TicTacToe-v0", simulations=300, solve=solve)(obs).tolist() == expected
+    other = [uct(model, s, 300, 1.0, generator, 40, solve=not solve).action for s in states(obs)]
+    assert other != expected
+
+
+@pytest.mark.parametrize("env_id", ["course/Breakout-v0", "FrozenLake-v1"])
+def test_proofs_are_refused_where_chance_plays(env_id):
+    with pytest.raises(UsageError, match="solve must be False where chance plays, got True"):
+        policy(env_id, solve=True)
+
+
 @pytest.mark.parametrize(
     ("make", "sentence"),
     [
