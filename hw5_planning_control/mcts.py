@@ -6,8 +6,9 @@
 3. update Q and N of everything between s_1 and s_l
 
 Q and N belong to pairs (s, a), since under chance many states may follow one action. A node is a state at a
-depth: two ways to it share what they learn, and there is no cycle. C is in units of the return; about its
-range is right. Where two play, rewards are those of player +1, and player -1 minimises them.
+depth: two ways to it share what they learn, and there is no cycle. C is in units of the return: a tenth to a
+quarter of its range is enough, as Score doubles it; more makes Q / N remember what exploring cost. Where two
+play, rewards are those of player +1, and player -1 minimises them.
 """
 
 from __future__ import annotations

@@ -200,6 +200,17 @@ def test_the_right_action_on_a_hundred_random_problems():
     assert max(errors) < 0.15 * 4
 
 
+def test_the_regret_on_a_hundred_random_problems_of_any_gap_is_small():
+    """1,000 simulations, returns in [0, 4], C = 0.7: what the chosen action costs against the best. Seeds 0
+    to 2: at most 0.036, 0.037 and 0.095, 0.0015 in the mean; 4 to 7 of the actions are not the best."""
+    generator, regrets = rng(), []
+    for _ in range(100):
+        mdp, Q = random_problem(generator, 0.0)
+        regrets.append(Q.max() - Q[uct(mdp, 0, 1000, 0.7, generator, horizon=4).action])
+    assert max(regrets) < 0.1
+    assert np.mean(regrets) < 0.005
+
+
 def test_values_approach_expectimax():
     """One problem: error 0.63, 0.34, 0.12 after 1e2, 1e3, 1e4 simulations, where returns range over 4."""
     mdp, Q = random_problem(rng(), 0.1)
