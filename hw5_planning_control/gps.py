@@ -1,5 +1,5 @@
-"""Guided policy search: planners teach one policy, and bend towards what it can imitate (Levine and Koltun
-2013; as constrained trajectory optimisation Mordatch and Todorov 2014).
+"""Guided policy search: planners teach one policy, and bend towards what it can imitate (named by Levine and
+Koltun 2013; as constrained trajectory optimisation, as here, Mordatch and Todorov 2014).
 
 min_{tau_i, theta} sum_i c(tau_i)   s.t.   u_it = pi_theta(x_it, t)   for every start i and step t
 L = sum_i c(tau_i) + sum_it lambda_it'(u_it - pi(x_it, t)) + rho/2 |u_it - pi(x_it, t)|^2
