@@ -11,6 +11,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from common.types import UsageError
@@ -30,11 +31,20 @@ def state_of(agent: object) -> dict:
             state[name] = value.state_dict()
         elif isinstance(value, torch.Generator):
             state[name] = value.get_state()
-        elif isinstance(value, bool | int | float | torch.Tensor):
-            state[name] = value
+        elif isinstance(value, np.random.Generator):
+            state[name] = value.bit_generator.state
+        elif _is_data(value):
+            state[name] = value._asdict() if hasattr(value, "_fields") else value
         elif not _is_setting(value):
             raise TypeError(f"{type(agent).__name__}.{name}: a {type(value).__name__} cannot be saved")
     return state
+
+
+def _is_data(value: object) -> bool:
+    """A number or a tensor, or tensors in a list or by name. Parameters are saved with their module."""
+    if isinstance(value, list) or hasattr(value, "_fields"):
+        return all(type(item) is torch.Tensor for item in value)
+    return isinstance(value, bool | int | float | torch.Tensor)
 
 
 def _is_setting(value: object) -> bool:
@@ -62,9 +72,13 @@ def restore(agent: object, state: dict) -> None:
                 target.load_state_dict(value)
             elif isinstance(target, torch.Generator):
                 target.set_state(value.cpu())
+            elif isinstance(target, np.random.Generator):
+                target.bit_generator.state = value
+            elif hasattr(target, "_fields"):
+                setattr(agent, name, type(target)(**value))
             else:
                 setattr(agent, name, value)
-        except (AttributeError, KeyError, RuntimeError) as error:
+        except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
             told = f"the checkpoint's {name} does not fit this version of the program: {error!r}"
             raise UsageError(f"{told}; start the run anew") from error
 

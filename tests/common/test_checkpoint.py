@@ -3,12 +3,19 @@ import errno
 import os
 import random
 import signal
+from typing import NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
 from common import checkpoint
 from common.types import UsageError
+
+
+class Pair(NamedTuple):
+    x: torch.Tensor
+    u: torch.Tensor
 
 
 class Owner:
@@ -18,6 +25,8 @@ class Owner:
         self.generator = torch.Generator().manual_seed(seed)
         self.updates, self.rate, self.tensor = seed, 0.5, torch.full((2,), float(seed))
         self.sizes = (1, 2)
+        self.chance = np.random.default_rng(seed)
+        self.pair, self.seen = Pair(self.tensor, 2 * self.tensor), [self.tensor] * seed
 
 
 def test_state_goes_round(tmp_path):
@@ -30,6 +39,9 @@ def test_state_goes_round(tmp_path):
     assert (loaded["step"], loaded["wall_s"], two.updates) == (7, 1.5, 1)
     assert torch.equal(one.net.weight, two.net.weight)
     assert torch.equal(one.tensor, two.tensor)
+    assert torch.equal(two.pair.u, 2 * one.tensor)
+    assert [x.tolist() for x in two.seen] == [[1.0, 1.0]]
+    assert one.chance.random() == two.chance.random()
     assert torch.equal(torch.rand(3, generator=one.generator), torch.rand(3, generator=two.generator))
     moments = [owner.optimizer.state_dict()["state"][0]["exp_avg"] for owner in (one, two)]
     assert torch.equal(*moments)
@@ -43,6 +55,8 @@ def test_state_goes_round(tmp_path):
         ("net", torch.nn.Linear(3, 2).state_dict()),
         ("optimizer", {"state": {}}),  # no groups
         ("generator", torch.zeros(3, dtype=torch.uint8)),
+        ("chance", {"bit_generator": "MT19937"}),
+        ("pair", {"x": torch.ones(2)}),
     ],
 )
 def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(name, value):
@@ -52,9 +66,9 @@ def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(name, value):
 
 def test_what_cannot_be_saved_is_named():
     owner = Owner(0)
-    owner.buffer = [1, 2]
-    with pytest.raises(TypeError, match=r"Owner\.buffer: a list cannot be saved"):
-        checkpoint.state_of(owner)
+    for owner.buffer in ([1, 2], [*owner.net.parameters()]):
+        with pytest.raises(TypeError, match=r"Owner\.buffer: a list cannot be saved"):
+            checkpoint.state_of(owner)
 
 
 @pytest.mark.parametrize("value", [([1],), dataclasses.make_dataclass("Moving", ["x"])(1)])
