@@ -51,7 +51,8 @@ def main(presets: dict[str, RunOptions], default: str, run: Callable[[RunOptions
     except (UsageError, FloatingPointError) as error:
         sys.exit(_fail(error))
     except KeyboardInterrupt:  # before the training, or a second time
-        print("interrupted; --resume RUN_DIR goes on from the last checkpoint", file=sys.stderr)
+        told = "interrupted; --resume RUN_DIR goes on from the last checkpoint, or starts over without one"
+        print(told, file=sys.stderr)
         sys.exit(INTERRUPTED)
     except (MemoryError, RuntimeError) as error:
         if not isinstance(error, MemoryError) and "alloc" not in str(error):

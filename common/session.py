@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -25,7 +26,7 @@ def resume_point(config: RunOptions, device: torch.device) -> dict:
     start = {"step": 0, "wall_s": 0.0}
     if not config.resume:
         return start
-    finished = (config.resume / "summary.json").exists()  # or it was killed after its last checkpoint
+    finished = is_finished(config.resume)
     saved = checkpoint.load_latest(config.resume / "checkpoint", device)
     if saved is None:
         require(not finished, f"{config.resume} has lost its checkpoints; start the run anew")
@@ -33,6 +34,12 @@ def resume_point(config: RunOptions, device: torch.device) -> dict:
     left = config.train.total_steps - saved["step"]
     require(left > 0 or not finished, f"{config.resume} is finished; raise --train.total-steps to go on")
     return saved
+
+
+def is_finished(directory: Path) -> bool:
+    """Did the run come to its end? A killed one has no summary, a failed or interrupted one says so in it."""
+    summary = directory / "summary.json"
+    return summary.exists() and json.loads(summary.read_text())["status"] == "finished"
 
 
 def curve(config: RunOptions, directory: Path) -> Path:

@@ -139,7 +139,11 @@ def test_unwritable_folder_is_named(tmp_path):
             2,
             "error: these settings need more memory than there is: can't allocate x\n",
         ),
-        (KeyboardInterrupt(), 130, "interrupted; --resume RUN_DIR goes on from the last checkpoint\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "interrupted; --resume RUN_DIR goes on from the last checkpoint, or starts over without one\n",
+        ),
         (None, 0, ""),
     ],
 )
