@@ -11,11 +11,10 @@ size: as T grows it becomes (z^student - z^teacher) / A, both less their means.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from common.networks import mlp, require_hidden
@@ -57,26 +56,25 @@ def distillation_loss(logits: Tensor, target: Tensor, temperature: float) -> Ten
     return -(temperature**2) * (target * (logits / temperature).log_softmax(-1)).sum(-1).mean()
 
 
-def distill(
-    x: Tensor,
-    soft: Tensor,
-    config: DistillationConfig,
-    generator: torch.Generator,
-    on_epoch: Callable[[int, nn.Sequential], None] = lambda *_: None,
-) -> nn.Sequential:
-    """A student of inputs x [M, D] and the teachers' p(T) [M, A]; on_epoch(k, student) after each pass."""
-    c = config
-    ok = x.ndim == 2 and soft.ndim == 2 and len(x) == len(soft) and len(x) > 0
-    require(ok, f"x and soft must be [M, D] and [M, A], got {list(x.shape)} and {list(soft.shape)}")
-    # A hard label has no temperature: what it would do to the loss is a factor of the learning rate.
-    target, temperature = (hard_targets(soft), 1.0) if c.hard else (soft, c.temperature)
-    student = mlp(x.shape[1], *c.hidden, soft.shape[1], generator=generator)
-    optimizer = Adam(student.parameters(), c.lr)
-    parameters = [*student.parameters()]
-    for k in range(c.epochs):
-        optimizer.param_groups[0]["lr"] = c.lr * (1 - k / c.epochs)
-        for rows in torch.randperm(len(x), generator=generator).split(c.batch_size):
-            loss = distillation_loss(student(x[rows]), target[rows], temperature)
-            gradient_step(loss, optimizer, parameters, torch.inf)
-        on_epoch(k + 1, student)
-    return student
+class Distilled:
+    """A student of as many inputs and actions."""
+
+    def __init__(self, inputs: int, actions: int, config: DistillationConfig, generator: torch.Generator):
+        self.config, self.generator = config, generator
+        self.network = mlp(inputs, *config.hidden, actions, generator=generator)
+        self.optimizer = Adam(self.network.parameters(), config.lr)
+        self.epochs = 0  # passes so far
+
+    def epoch(self, x: Tensor, soft: Tensor) -> None:
+        """One pass over inputs x [M, D] and the teachers' p(T) [M, A]."""
+        c = self.config
+        ok = x.ndim == 2 and soft.ndim == 2 and len(x) == len(soft) and len(x) > 0
+        require(ok, f"x and soft must be [M, D] and [M, A], got {list(x.shape)} and {list(soft.shape)}")
+        # A hard label has no temperature: what it would do to the loss is a factor of the learning rate.
+        target, temperature = (hard_targets(soft), 1.0) if c.hard else (soft, c.temperature)
+        parameters = [*self.network.parameters()]
+        self.optimizer.param_groups[0]["lr"] = c.lr * (1 - self.epochs / c.epochs)
+        for rows in torch.randperm(len(x), generator=self.generator).split(c.batch_size):
+            loss = distillation_loss(self.network(x[rows]), target[rows], temperature)
+            gradient_step(loss, self.optimizer, parameters, torch.inf)
+        self.epochs += 1

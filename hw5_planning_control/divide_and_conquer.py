@@ -14,7 +14,6 @@ but for alpha times the entropy of pi_i. One region is one policy that learns fr
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -142,33 +141,42 @@ def for_all(center: Policies, obs: Tensor) -> Gaussian:
     return Gaussian(pi.mean[0].unflatten(0, obs.shape[:2]), pi.log_std)
 
 
-def train(
-    arena: Arena, center: Policies, config: DivideConfig, generator: torch.Generator
-) -> Iterator[Metrics]:
-    """`center`, one policy, is changed in place; what is told after every batch. The first batch, of random
-    actions, only sets the units of observations and values."""
-    c = config
-    local = Policies(c.regions, len(center.shift), center.log_std.shape[-1], c, generator)
-    local.become(center)
-    optimizer = Adam(local.parameters(), c.lr)
-    baseline = Baseline()
-    for i in range(c.rounds):
-        samples = collect(arena, local, divide(arena.starts(c.episodes), c.regions, c.axis), generator)
+class DivideAndConquer:
+    """`center`, one policy, is changed in place; `starts` draws where episodes begin."""
+
+    def __init__(
+        self, center: Policies, config: DivideConfig, generator: torch.Generator, starts: torch.Generator
+    ):
+        c = config
+        self.center, self.config, self.generator, self.starts = center, c, generator, starts
+        self.local = Policies(c.regions, len(center.shift), center.log_std.shape[-1], c, generator)
+        self.local.become(center)
+        self.optimizer = Adam(self.local.parameters(), c.lr)
+        self.baseline = Baseline()
+        self.batches = 0  # so far
+
+    def round(self, arena: Arena) -> Metrics:
+        """One batch, and what is told of it. The first, of random actions, only sets the units of
+        observations and values."""
+        c, center, local = self.config, self.center, self.local
+        x = divide(arena.starts(c.episodes, self.starts), c.regions, c.axis)
+        samples = collect(arena, local, x, self.generator)
         told = {"rollout/return_mean": samples.reward.sum(1).mean().item()}
-        if i == 0:
+        if self.batches == 0:
             center.shift.copy_(samples.obs.mean((0, 1, 2)))
             center.scale.copy_(samples.obs.std((0, 1, 2)).clamp(min=1e-3))
             local.become(center)
         else:
-            value = baseline(local.normalize(samples.obs))
+            value = self.baseline(local.normalize(samples.obs))
             advantage = advantages(samples.reward, value, c.lam)
-            optimizer.param_groups[0]["lr"] = c.lr * (1 - i / c.rounds)
-            improve(local, center, optimizer, samples, advantage, c)
-        baseline.fit(local.normalize(samples.obs), samples.reward)
+            self.optimizer.param_groups[0]["lr"] = c.lr * (1 - self.batches / c.rounds)
+            improve(local, center, self.optimizer, samples, advantage, c)
+        self.baseline.fit(local.normalize(samples.obs), samples.reward)
+        self.batches += 1
         if c.regions == 1:
             center.become(local)
-        elif (i + 1) % c.distil_every == 0 or i + 1 == c.rounds:
-            told["loss/distillation"] = distil(center, local, samples.obs.flatten(1, 2), c, generator)
+        elif self.batches % c.distil_every == 0 or self.batches == c.rounds:
+            told["loss/distillation"] = distil(center, local, samples.obs.flatten(1, 2), c, self.generator)
             if c.reset:
                 local.become(center, keep="log_std")
-        yield told | {"policy/std": center.log_std.exp().mean().item()}
+        return told | {"policy/std": center.log_std.exp().mean().item()}

@@ -1,9 +1,10 @@
-"""A run of PLATO: a car learns to drive through a forest by what its lidar tells, taught by a planner that
+"""A lesson of PLATO: a car learns to drive through a forest by what its lidar tells, taught by a planner that
 knows where the trees stand. DAgger and cloning differ in who drives while data are collected.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import gymnasium as gym
@@ -11,18 +12,15 @@ import numpy as np
 import torch
 from torch import nn
 
-from common import checkpoint
 from common.cli import RunOptions
 from common.envs.car_forest import FOREST
-from common.evaluation import Act, scores
-from common.logger import RunLogger
+from common.evaluation import scores
 from common.networks import mlp, require_hidden
 from common.seeding import generator
 from common.types import Metrics, require_at_least
-from hw5_planning_control import plato
 from hw5_planning_control.ilqr import ILQRConfig
 from hw5_planning_control.planners import problem_of
-from hw5_planning_control.plato import MPC, Arena, Episodes, alone
+from hw5_planning_control.plato import MPC, Arena, Plato, alone
 
 
 @dataclass(frozen=True)
@@ -38,43 +36,46 @@ class DriveConfig:
         require_hidden(self.hidden)
 
 
-def drive(config: RunOptions, logger: RunLogger) -> tuple[Metrics, Act]:
-    """Teach a driver in course/CarForest-v0, play it alone after every round: its last scores, and it."""
-    algo, train, seed, rounds = config.algo, config.train, config.seed, []
-    arena = Arena(
-        lambda random: FOREST.starts(train.episodes, random),
-        FOREST.step,
-        lambda x, t: FOREST.observe(x),
-        FOREST.crashed,
-        gym.spec(config.env_id).max_episode_steps,
-    )
-    exam = arena._replace(starts=lambda random: FOREST.starts(train.eval_episodes, random))
-    random = generator(seed, "pupil")
-    net = mlp(FOREST.beams + 2, *train.hidden, FOREST.m, generator=random, last_gain=0.1).double()
-    pupil = nn.Sequential(net, nn.Hardtanh(FOREST.u_low, FOREST.u_high))
-    problem = problem_of(FOREST, torch.zeros(FOREST.n, dtype=torch.float64), train.horizon)
-    u_init = torch.zeros(train.episodes, train.horizon, FOREST.m, dtype=torch.float64)
-    planning = ILQRConfig(iterations=train.plan_steps, tolerance=0.01, mu_min=1.0, mu_max=1e3, line_search=5)
+class Driving:
+    """A driver of course/CarForest-v0, who is taught, and drives alone after every round."""
 
-    def note(taught: Episodes) -> None:
-        now = int(taught.crashed.sum())
-        so_far = now + (rounds[-1]["policy/crashes"] if rounds else 0)
-        played = alone(exam, pupil, generator(seed, "eval"))
-        length = played.alive.double().numpy()
-        rounds.append(scores(length, length) | {"policy/crashes": so_far})
+    def __init__(self, config: RunOptions):
+        algo, self.train, self.seed = config.algo, config.train, config.seed
+        self.arena = Arena(
+            lambda random: FOREST.starts(self.train.episodes, random),
+            FOREST.step,
+            lambda x, t: FOREST.observe(x),
+            FOREST.crashed,
+            gym.spec(config.env_id).max_episode_steps,
+        )
+        self.exam = self.arena._replace(starts=lambda random: FOREST.starts(self.train.eval_episodes, random))
+        random = generator(self.seed, "pupil")
+        sizes = FOREST.beams + 2, *self.train.hidden, FOREST.m
+        net = mlp(*sizes, generator=random, last_gain=0.1).double()
+        pupil = nn.Sequential(net, nn.Hardtanh(FOREST.u_low, FOREST.u_high))
+        self.plato = Plato(pupil, algo, random)
+        self.parts = {"driver": self.plato}
+
+    def teacher(self) -> MPC:
+        """Of one batch of episodes."""
+        train, kind = self.train, {"dtype": torch.float64}
+        problem = problem_of(FOREST, torch.zeros(FOREST.n, **kind), train.horizon)
+        settings = {"tolerance": 0.01, "mu_min": 1.0, "mu_max": 1e3, "line_search": 5}
+        u_init = torch.zeros(train.episodes, train.horizon, FOREST.m, **kind)
+        return MPC(problem, u_init, ILQRConfig(iterations=train.plan_steps, **settings))
+
+    def round(self, k: int) -> Iterator[tuple[str, Metrics]]:
+        taught = self.plato.round(self.arena, self.teacher())
+        played = alone(self.exam, self.plato.pupil, generator(self.seed, "eval"))
+        length, so_far = played.alive.double().numpy(), {"policy/crashes": self.plato.crashes}
         row = {
-            "policy/crashes_now": now,
+            "policy/crashes_now": int(taught.crashed.sum()),
             "policy/alive": 1 - played.crashed.double().mean().item(),
             "policy/cost": FOREST.cost(played.x, played.label).mean().item(),
         }
-        logger.write("train", len(rounds), row | {"policy/crashes": so_far})
-        logger.write("eval", len(rounds), rounds[-1])
-
-    plato.train(arena, lambda: MPC(problem, u_init, planning), pupil, algo, random, note)
-    checkpoint.save(logger.directory / "checkpoint", algo.rounds, pupil=pupil.state_dict())
+        yield "train", row | so_far
+        yield "eval", scores(length, length) | so_far
 
     @torch.no_grad()
-    def act(obs: np.ndarray) -> np.ndarray:
-        return pupil(torch.from_numpy(obs)).numpy() / FOREST.u_high
-
-    return rounds[-1], act
+    def act(self, obs: np.ndarray) -> np.ndarray:
+        return self.plato.pupil(torch.from_numpy(obs)).numpy() / FOREST.u_high

@@ -44,7 +44,7 @@ class Gaussian(NamedTuple):
 class Arena(NamedTuple):
     """Where they learn: episodes of T steps side by side."""
 
-    starts: Callable[[int], Tensor]  # N -> x_0 [N, n]
+    starts: Callable[[int, torch.Generator], Tensor]  # N -> x_0 [N, n]
     step: Callable[[Tensor, Tensor, int], tuple[Tensor, Tensor]]  # x, action, t -> x', reward [...]
     observe: Callable[[Tensor, int], Tensor]  # x [..., n], t -> o [..., D]
     steps: int  # T
@@ -83,6 +83,12 @@ def play(arena: Arena, center: Callable[[Tensor], Gaussian], x: Tensor) -> np.nd
 
 class Baseline:
     """V_i(o, t), linear in all products of two of [1, o, t] (after Duan et al. 2016)."""
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return dict(vars(self))
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        vars(self).update(state)
 
     def fit(self, obs: Tensor, reward: Tensor) -> None:
         """Least squares of the rewards to go: obs [k, T, M, D], reward [k, T, M]."""

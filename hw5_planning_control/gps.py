@@ -100,42 +100,52 @@ class Round(NamedTuple):
     multiplier: float  # root mean square of lambda
 
 
-class Guided(NamedTuple):
-    x: Tensor  # [N, T+1, n] the plans
-    u: Tensor  # [N, T, m]
-    multiplier: Tensor  # [N, T, m] lambda
-    rounds: list[Round]
+class GuidedPolicySearch:
+    def __init__(
+        self,
+        problem: TrajectoryProblem,
+        policy: nn.Module,
+        plan: Solution,
+        config: GPSConfig,
+        generator: torch.Generator,
+    ):
+        """From plans of the cost alone. problem.x0 [N, n] holds the starts; `policy`, a StatePolicy with
+        parameters, is changed in place."""
+        require(problem.x0.ndim == 2, f"x0 must be [N, n], the starts, got {list(problem.x0.shape)}")
+        self.problem, self.policy, self.config, self.generator = problem, policy, config, generator
+        self.optimizer = Adam(policy.parameters(), config.lr)
+        self.plan, self.multiplier, self.rho = plan, torch.zeros_like(plan.u), config.rho
+        self.begun = False
 
-
-def guided_policy_search(
-    problem: TrajectoryProblem,
-    policy: nn.Module,
-    plan: Solution,
-    config: GPSConfig,
-    generator: torch.Generator,
-    on_round: Callable[[Round], None] = lambda _: None,
-) -> Guided:
-    """From plans of the cost alone. problem.x0 [N, n] holds the starts; `policy`, a StatePolicy with
-    parameters, is changed in place."""
-    c, t = config, times(problem)
-    require(problem.x0.ndim == 2, f"x0 must be [N, n], the starts, got {list(problem.x0.shape)}")
-    optimizer = Adam(policy.parameters(), c.lr)
-    multiplier, rho, rounds = torch.zeros_like(plan.u), c.rho, []
-    clone(problem, policy, plan, c, generator, optimizer)
-    for _ in range(c.rounds):
+    def round(self) -> Round:
+        """Steps 1 to 3; before the first the policy clones the plans."""
+        c, problem, policy = self.config, self.problem, self.policy
+        if not self.begun:
+            self.clone()
+            self.begun = True
         if c.adapt:
-            held = lagrangian(problem, frozen(policy), multiplier, rho)
-            plan = ilqr(held, plan.u, ILQRConfig(iterations=c.plan_steps))  # 1
-        clone(problem, policy, plan, c, generator, optimizer, multiplier / rho)  # 2
+            held = lagrangian(problem, frozen(policy), self.multiplier, self.rho)
+            self.plan = ilqr(held, self.plan.u, ILQRConfig(iterations=c.plan_steps))  # 1
+        self.clone(self.multiplier / self.rho)  # 2
         with torch.no_grad():
-            gap = plan.u - policy(plan.x[:, :-1], t)
+            gap = self.plan.u - policy(self.plan.x[:, :-1], times(problem))
         if c.adapt:
-            multiplier = multiplier + rho * gap  # 3
-        costs = (problem.total_cost(plan.x, plan.u), play(problem, policy))
-        rounds.append(Round(_rms(gap), *(cost.mean().item() for cost in costs), _rms(multiplier)))
-        on_round(rounds[-1])
-        rho = max(rho, min(rho * c.rho_growth, c.rho_max))
-    return Guided(plan.x, plan.u, multiplier, rounds)
+            self.multiplier = self.multiplier + self.rho * gap  # 3
+        costs = (problem.total_cost(self.plan.x, self.plan.u), play(problem, policy))
+        self.rho = max(self.rho, min(self.rho * c.rho_growth, c.rho_max))
+        return Round(_rms(gap), *(cost.mean().item() for cost in costs), _rms(self.multiplier))
+
+    def clone(self, shift: Tensor | float = 0.0) -> None:
+        """Step 2: least squares of pi(x, t) to u + shift over the tubes, shift [N, T, m] = lambda / rho."""
+        c = self.config
+        x, u = tube(self.problem, self.plan, c, self.generator)  # [1 + samples, N, ...]
+        target, t = u + shift, times(self.problem).expand(len(x), -1, -1, -1)
+        parameters = [*self.policy.parameters()]
+        for k in range(c.policy_steps):
+            self.optimizer.param_groups[0]["lr"] = c.lr * (1 - k / c.policy_steps)
+            error = self.policy(x, t) - target
+            loss = imitation_loss(error, self.plan.Q_uu, c.weight)
+            gradient_step(loss, self.optimizer, parameters, torch.inf)
 
 
 def lagrangian(
@@ -157,25 +167,6 @@ def times(problem: TrajectoryProblem) -> Tensor:
     """t/T of every start and step: [N, T, 1]"""
     x0, T = problem.x0, problem.horizon
     return (torch.arange(T, dtype=x0.dtype)[:, None] / T).expand(len(x0), T, 1)
-
-
-def clone(
-    problem: TrajectoryProblem,
-    policy: nn.Module,
-    plan: Solution,
-    config: GPSConfig,
-    generator: torch.Generator,
-    optimizer: torch.optim.Optimizer,
-    shift: Tensor | float = 0.0,
-) -> None:
-    """Step 2: least squares of pi(x, t) to u + shift over the tubes, shift [N, T, m] = lambda / rho."""
-    x, u = tube(problem, plan, config, generator)  # [1 + samples, N, ...]
-    target, t = u + shift, times(problem).expand(len(x), -1, -1, -1)
-    parameters = [*policy.parameters()]
-    for k in range(config.policy_steps):
-        optimizer.param_groups[0]["lr"] = config.lr * (1 - k / config.policy_steps)
-        error = policy(x, t) - target
-        gradient_step(imitation_loss(error, plan.Q_uu, config.weight), optimizer, parameters, torch.inf)
 
 
 def imitation_loss(error: Tensor, Q_uu: Tensor, weight: str) -> Tensor:

@@ -48,7 +48,7 @@ class Student:
         self.discrete, self.config, self.generator = spec.discrete, config, generator
         sizes = (spec.obs_dim, config.hidden, config.hidden, spec.action_dim)
         self.network = mlp(*sizes, generator=generator, last_gain=0.01)
-        self.parameters = list(self.network.parameters())
+        self.parameters = (*self.network.parameters(),)
         self.optimizer = Adam(self.parameters, config.lr)
 
     @torch.no_grad()
@@ -80,20 +80,35 @@ def agreement(action: np.ndarray, label: np.ndarray, discrete: bool) -> float:
     return float((action == label).mean() if discrete else -np.abs(action - label).mean())
 
 
+class Pairs:
+    """D, round by round; how the environments were led there; what the planner draws from."""
+
+    def __init__(self, chance: torch.Generator | np.random.Generator):
+        self.seen, self.labels, self.played, self.chance = [], [], [], chance
+
+
 def dagger(
-    student: Student, planner: Policy, envs: gym.vector.VectorEnv, rounds: int, steps: int, seed: int
+    student: Student, planner: Policy, envs: gym.vector.VectorEnv, pairs: Pairs, steps: int, seed: int
 ) -> Iterator[Metrics]:
-    """`rounds` of 1. to 3. with `steps` of all environments each; after each its metrics. The agreement is
-    that of the student with the planner on what it has just seen and not yet learned."""
+    """Rounds of 1. to 3. with `steps` of all environments each, on from where `pairs` ends; after each its
+    metrics. The agreement is that of the student with the planner on what it has just seen and not yet
+    learned."""
     obs, _ = envs.reset(seed=seed)
-    seen, labels = [], []
-    for k in range(rounds):
-        agreed = []
+    for action in (action for played in pairs.played for action in played.numpy()):
+        obs, *_ = step_envs(envs, action)  # the same actions lead to the same states
+    kind = torch.int64 if student.discrete else torch.float32
+    while True:
+        seen, labels, played, agreed = [], [], [], []
         for _ in range(steps):
             label, action = planner(obs), student.act(obs)
-            seen.append(torch.as_tensor(obs, dtype=torch.float32))
-            labels.append(torch.as_tensor(label, dtype=torch.int64 if student.discrete else torch.float32))
+            seen.append(obs)
+            labels.append(label)
+            played.append(action if pairs.played else label)
             agreed.append(agreement(action, label, student.discrete))
-            obs, *_ = step_envs(envs, label if k == 0 else action)
-        found = student.update(torch.cat(seen), torch.cat(labels))
-        yield {**found, "plan/agreement": float(np.mean(agreed)), "plan/labels": len(seen) * envs.num_envs}
+            obs, *_ = step_envs(envs, played[-1])
+        pairs.seen.append(torch.as_tensor(np.concatenate(seen), dtype=torch.float32))
+        pairs.labels.append(torch.as_tensor(np.concatenate(labels), dtype=kind))
+        pairs.played.append(torch.as_tensor(np.stack(played)))
+        found = student.update(torch.cat(pairs.seen), torch.cat(pairs.labels))
+        told = {"plan/agreement": float(np.mean(agreed)), "plan/labels": sum(map(len, pairs.labels))}
+        yield found | told

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from common.envs.control_tasks import ControlTask, GymnasiumPendulum
 from common.envs.mujoco_task import MujocoTask
-from common.types import require_positive
+from common.types import require, require_positive
 from hw5_planning_control.ddp import ddp
 from hw5_planning_control.derivatives import expand
 from hw5_planning_control.ilqr import ILQRConfig, ilqr
@@ -61,6 +61,8 @@ def ddp_planner(task: Task, config: ILQRConfig, generator: torch.Generator) -> P
 
 def lqr_planner(task: ControlTask, config: LQRConfig, generator: torch.Generator) -> Planner:
     """The expansion at rest in the goal, with deviations from both as state and control."""
+    ok = isinstance(task, ControlTask)
+    require(ok, "env_id must have a goal, at which LQR linearises, as course/DoubleIntegrator-v0")
 
     def plan(x: Tensor, u: Tensor) -> Plan:
         N, T, m = u.shape

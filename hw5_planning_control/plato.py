@@ -151,24 +151,25 @@ def behaviour(
     return act
 
 
-def train(
-    arena: Arena,
-    make_teacher: Callable[[], MPC],
-    pupil: nn.Module,
-    config: PlatoConfig,
-    generator: torch.Generator,
-    on_round: Callable[[Episodes], None] = lambda _: None,
-) -> None:
-    """The first round is the teacher's own; make_teacher() is one for a batch of episodes. The pupil, a
-    network o [..., D] -> mu [..., m], is changed in place; on_round is told by which episodes."""
-    optimizer = Adam(pupil.parameters(), config.lr)
-    observations, labels = [], []
-    for i in range(config.rounds):
-        taught = play(arena, behaviour(make_teacher(), pupil, config, i, generator), generator)
-        observations.append(taught.obs)
-        labels.append(taught.label)
-        learn(pupil, optimizer, torch.cat(observations), torch.cat(labels), config, generator)
-        on_round(taught)
+class Plato:
+    """The pupil, a network o [..., D] -> mu [..., m], and all that it has been taught."""
+
+    def __init__(self, pupil: nn.Module, config: PlatoConfig, generator: torch.Generator):
+        self.pupil, self.config, self.generator = pupil, config, generator
+        self.optimizer = Adam(pupil.parameters(), config.lr)
+        self.observations, self.labels = [], []  # of every round
+        self.crashes = 0  # while it was taught
+
+    def round(self, arena: Arena, teacher: MPC) -> Episodes:
+        """A batch of episodes, the first the teacher's own, then learning from all. `teacher` is new."""
+        act = behaviour(teacher, self.pupil, self.config, len(self.labels), self.generator)
+        taught = play(arena, act, self.generator)
+        self.observations.append(taught.obs)
+        self.labels.append(taught.label)
+        self.crashes += int(taught.crashed.sum())
+        data = torch.cat(self.observations), torch.cat(self.labels)
+        learn(self.pupil, self.optimizer, *data, self.config, self.generator)
+        return taught
 
 
 def alone(arena: Arena, pupil: nn.Module, generator: torch.Generator) -> Episodes:

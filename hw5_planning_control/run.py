@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import shlex
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -13,34 +15,31 @@ import torch
 from common import checkpoint, cli, device
 from common.envs import registry
 from common.envs.control_tasks import TASKS, ControlTask, task_of
+from common.evaluation import Act
 from common.logger import RunLogger, read_rows
 from common.results import plot_run
 from common.seeding import child_seed, seed_everything
-from common.types import require
+from common.session import is_finished, resume_point
+from common.types import Metrics, require
 from common.video import film, opener
+from hw5_planning_control.conquest import Conquest, StartsConfig
 from hw5_planning_control.distillation import DistillationConfig
 from hw5_planning_control.divide_and_conquer import DivideConfig
-from hw5_planning_control.driving import DriveConfig, drive
+from hw5_planning_control.driving import DriveConfig, Driving
 from hw5_planning_control.gps import GPSConfig
 from hw5_planning_control.ilqr import ILQRConfig
+from hw5_planning_control.lesson_trainer import teach
 from hw5_planning_control.lqr_flm import FLMConfig
+from hw5_planning_control.many_lakes import ExamConfig, ManyLakes, ManyLakesConfig
 from hw5_planning_control.planners import (
     LQRConfig,
+    Planner,
     ddp_planner,
     ilqr_planner,
     lqr_planner,
 )
 from hw5_planning_control.plato import PlatoConfig
-from hw5_planning_control.pupils import (
-    ExamConfig,
-    ImitateConfig,
-    ManyLakesConfig,
-    PupilConfig,
-    StartsConfig,
-    conquer,
-    imitate,
-    master_lakes,
-)
+from hw5_planning_control.pupils import ImitateConfig, Imitation, PupilConfig
 from hw5_planning_control.shooting import (
     CEMConfig,
     CMAConfig,
@@ -61,7 +60,7 @@ from hw5_planning_control.solving import (
     learn_from_samples,
     solve_on_grids,
 )
-from hw5_planning_control.teaching import RemapConfig, TeachConfig, guide, remap
+from hw5_planning_control.teaching import Guidance, RemapConfig, Remapping, TeachConfig
 from hw5_planning_control.trainer import (
     ControlConfig,
     Controller,
@@ -84,17 +83,19 @@ PLANNERS = {
     "cma-es": cma_planner,
 }
 COURSE = [env_id for env_id, task in TASKS.items() if isinstance(task, ControlTask)]
-TREES = ["course/Breakout-v0", "course/TicTacToe-v0", "course/ConnectThree-v0", "FrozenLake-v1"]
-LESSONS = {  # what is no planner, and where it can be run
+GAMES = ["course/Breakout-v0", "course/TicTacToe-v0", "course/ConnectThree-v0"]
+SOLVERS = {  # what is no planner, and where it can be run
     CollocationConfig: (solve_on_grids, COURSE),
     ObstacleConfig: (keep_clear, ["course/CarDiscs-v0"]),
     FLMConfig: (learn_from_samples, COURSE),
-    GPSConfig: (guide, COURSE),
-    RemapConfig: (remap, ["course/PendulumSwingUp-v0"]),
-    PlatoConfig: (drive, ["course/CarForest-v0"]),
-    ImitateConfig: (imitate, [*TASKS, *TREES]),
-    ManyLakesConfig: (master_lakes, ["FrozenLake-v1"]),
-    DivideConfig: (conquer, ["course/Lob-v0", *COURSE]),
+}
+LESSONS = {
+    GPSConfig: (Guidance, COURSE),
+    RemapConfig: (Remapping, ["course/PendulumSwingUp-v0"]),
+    PlatoConfig: (Driving, ["course/CarForest-v0"]),
+    ImitateConfig: (Imitation, [*TASKS, *GAMES]),
+    ManyLakesConfig: (ManyLakes, ["FrozenLake-v1"]),
+    DivideConfig: (Conquest, ["course/Lob-v0", *COURSE]),
 }
 
 Solving = CollocationConfig | ObstacleConfig | FLMConfig
@@ -298,64 +299,112 @@ PRESETS = {
 }
 
 
-def run(config: RunConfig) -> str:
-    require(device.setup(config.device, config.threads).type == "cpu", "device must be cpu for this homework")
-    seed_everything(config.seed)
+class Work(NamedTuple):
+    """A run, ready to begin."""
+
+    total: int  # steps of what the curve counts
+    go: Callable[[RunLogger, int], tuple[str, Metrics, Act | None]]  # -> status, scores, a policy to film
+    parts: dict[str, object] = {}  # noqa: RUF012  # what a checkpoint restores
+    xlabel: str = "rounds"
+
+
+def search(config: RunConfig) -> Work:
+    """Plan and execute, batch after batch of episodes."""
     train = config.train
-    tree = isinstance(config.algo, MCTSConfig)
-    lesson, places = LESSONS.get(type(config.algo), (None, [config.env_id]))
-    require(config.env_id in places, f"env_id must be one of {', '.join(places)}, got {config.env_id}")
-    task = None if tree or lesson else task_of(config.env_id)
-    search = isinstance(train, ControlConfig)
-    envs = registry.make_envs(config.env_id, train.num_envs if search else 1 if lesson else train.starts)
-    if search and train.noise:
+    envs = registry.make_envs(config.env_id, train.num_envs)
+    if train.noise:
         require(config.is_cost, f"noise must be 0 in {config.env_id}, whose dynamics are Gymnasium's own")
         envs.set_attr("noise", train.noise)
-    start = {"step": 0, "wall_s": 0.0}
-    if config.resume and (saved := checkpoint.load_latest(config.resume / "checkpoint")):
-        start = saved
-    if config.resume and (config.resume / "summary.json").exists():
-        left = search and start["step"] < train.total_steps
-        require(left, f"{config.resume} is finished" + ("; raise --train.total-steps to go on" * search))
-    start = start if search else {"step": 0, "wall_s": 0.0}  # an optimiser's few seconds are done again
-    planner = PLANNERS.get(config.preset.rsplit("-", 1)[0])
+    tree = isinstance(config.algo, MCTSConfig)
+    task = None if tree else task_of(config.env_id)
 
-    def make_controller(seed: int) -> Callable[[np.ndarray], np.ndarray]:
+    def make(seed: int) -> Act:
         if tree:
-            return tree_policy(
-                *model_of(registry.make_env(config.env_id)), config.algo, np.random.default_rng(seed)
-            )
-        plan = planner(task, config.algo, torch.Generator().manual_seed(seed))
+            model = model_of(registry.make_env(config.env_id))
+            return tree_policy(*model, config.algo, np.random.default_rng(seed))
+        plan = planner_of(config)(task, config.algo, torch.Generator().manual_seed(seed))
         return Controller(plan, task, train.horizon, train.replan_every, train.feedback)
 
+    star = make(child_seed(config.seed, "film"))
+
+    def go(logger: RunLogger, step: int) -> tuple[str, Metrics, Act]:
+        status = control(make, envs, logger, train, config.seed, step)
+        rows = read_rows(logger.directory / "metrics.jsonl")
+        return status, pool(row for row in rows if row["split"] == "eval"), star
+
+    return Work(train.total_steps, go, xlabel="environment steps")
+
+
+def optimization(config: RunConfig) -> Work:
+    task = task_of(config.env_id)
+    plan = planner_of(config)(task, config.algo, torch.Generator())
+    envs = registry.make_envs(config.env_id, config.train.starts)
+
+    def go(logger: RunLogger, step: int) -> tuple[str, Metrics, Act]:
+        found, best = optimize(plan, task, envs, logger, config.train, config.seed)
+        return "finished", found, Controller(lambda x, u: best, task)
+
+    return Work(config.algo.iterations, go, xlabel="accepted steps of the optimiser")
+
+
+def planner_of(config: RunConfig) -> Callable[..., Planner]:
+    return PLANNERS[config.preset.rsplit("-", 1)[0]]
+
+
+def solution(config: RunConfig) -> Work:
+    solver, _ = SOLVERS[type(config.algo)]
+    return Work(config.algo.rounds, lambda logger, step: ("finished", *solver(config, logger)))
+
+
+def lesson(config: RunConfig) -> Work:
+    make, _ = LESSONS[type(config.algo)]
+    taught, rounds = make(config), config.algo.rounds
+
+    def go(logger: RunLogger, step: int) -> tuple[str, Metrics, Act]:
+        return teach(taught, logger, rounds, step), logger.last_eval, taught.act
+
+    return Work(rounds, go, taught.parts)
+
+
+def start_of(config: RunConfig, parts: dict[str, object]) -> dict:
+    """Where a lesson goes on, its parts as they were then. An optimiser's few seconds are done again."""
+    saved = checkpoint.load_latest(config.resume / "checkpoint") if config.resume and parts else None
+    for name, part in parts.items() if saved else ():
+        checkpoint.restore(part, saved["parts"][name])
+    return saved or {"step": 0, "wall_s": 0.0}
+
+
+def run(config: RunConfig) -> str:
+    require(device.setup(config.device, config.threads).type == "cpu", "device must be cpu for this homework")
+    began = time.perf_counter()
+    seed_everything(config.seed)
+    kind, searches = type(config.algo), isinstance(config.train, ControlConfig)
+    _, places = (LESSONS | SOLVERS).get(kind, (None, [config.env_id]))
+    require(config.env_id in places, f"env_id must be one of {', '.join(places)}, got {config.env_id}")
+    if config.resume and not searches:
+        require(not is_finished(config.resume), f"{config.resume} is finished")
+    prepare = lesson if kind in LESSONS else solution if kind in SOLVERS else optimization
+    work = (search if searches else prepare)(config)
+    start = resume_point(config, torch.device("cpu")) if searches else start_of(config, work.parts)
     directory = cli.run_directory(config, HOMEWORK)
-    total = train.total_steps if search else config.algo.rounds if lesson else config.algo.iterations
-    logger = RunLogger(directory, total, start["step"], start["wall_s"])
+    wall_s = start["wall_s"] + time.perf_counter() - began
+    logger = RunLogger(directory, work.total, start["step"], wall_s)
     status, found = "failed", {}
     try:
-        if search:
-            status = control(make_controller, envs, logger, train, config.seed, start["step"])
-            found = pool(row for row in read_rows(directory / "metrics.jsonl") if row["split"] == "eval")
-            controller = make_controller(child_seed(config.seed, "film"))
-        elif lesson:
-            found, controller = lesson(config, logger)
-            status = "finished"
-        else:
-            plan = planner(task, config.algo, torch.Generator())
-            found, best = optimize(plan, task, envs, logger, train, config.seed)
-            status, controller = "finished", Controller(lambda x, u: best, task)
+        status, found, act = work.go(logger, start["step"])
+    except KeyboardInterrupt:
+        status = "interrupted"
+        raise
     finally:
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, **found, command=command, device="cpu")
-        envs.close()
     if status == "interrupted":
         print(f"interrupted; go on with: python -m {HOMEWORK}.run --resume {shlex.quote(str(directory))}")
         return status
-    xlabel = "environment steps" if search else "rounds" if lesson else "accepted steps of the optimiser"
-    print(f"curve: {opener()} {plot_run(directory, xlabel=xlabel, cost=config.is_cost)}")
+    print(f"curve: {opener()} {plot_run(directory, xlabel=work.xlabel, cost=config.is_cost)}")
     if config.video:
         path = directory / "video" / f"{config.preset}.mp4"
-        if film(controller, config.env_id, path, child_seed(config.seed, "video")):
+        if film(act, config.env_id, path, child_seed(config.seed, "video")):
             print(f"video: {opener()} {path}")
     mean = -found["return_mean"] if config.is_cost else found["return_mean"]
     print(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from common.stochastic_search import cem, cma_es, mppi, random_shooting
-from common.types import require, require_at_least, require_positive, require_unit
+from common.types import require, require_at_least, require_positive
 from hw5_planning_control.planners import Plan, Planner, Task
 from hw5_planning_control.recorder import record
 from hw5_planning_control.tape import columns
@@ -52,7 +52,10 @@ class CEMConfig:
     def __post_init__(self):
         require_at_least(self, 1, "iterations", "samples", "elites", "spacing")
         require_positive(self, "std")
-        require_unit(self, "alpha")
+        require(
+            self.elites <= self.samples, f"elites must be at most samples, {self.samples}, got {self.elites}"
+        )
+        require(0 <= self.alpha < 1, f"alpha must lie in [0, 1), got {self.alpha}")
 
 
 @dataclass(frozen=True)

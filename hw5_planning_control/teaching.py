@@ -1,34 +1,28 @@
-"""Runs in which planners teach a network: a policy of the state by guided policy search, and by that one a
-policy of pixels.
-
-Each takes the settings of its run and a logger, writes a row or two per round, and gives back the last
-evaluation and the network as a policy of the environment.
+"""Lessons in which planners teach a network: a policy of the state by guided policy search, and by that one
+a policy of pixels. trainer.py goes through their rounds.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from common import checkpoint
 from common.cli import RunOptions
 from common.envs import registry
 from common.envs.control_tasks import TASKS, ControlTask, random_controls
-from common.evaluation import Act, evaluate
-from common.logger import RunLogger
+from common.evaluation import evaluate
 from common.seeding import child_seed, generator
 from common.types import Metrics, require, require_at_least
-from hw5_planning_control import plato
-from hw5_planning_control.gps import GPSConfig, Round, TimedPolicy, guided_policy_search
+from hw5_planning_control.gps import GPSConfig, GuidedPolicySearch, Round, TimedPolicy
 from hw5_planning_control.ilqr import ILQRConfig, ilqr
 from hw5_planning_control.input_remapping import Camera, PixelPolicy, StateTeacher
 from hw5_planning_control.planners import problem_of
-from hw5_planning_control.plato import Arena, Episodes, PlatoConfig
+from hw5_planning_control.plato import Arena, Plato, PlatoConfig
 
 
 @dataclass(frozen=True)
@@ -45,7 +39,11 @@ class TeachConfig:
 @dataclass(frozen=True)
 class RemapConfig:
     teacher: GPSConfig = field(default_factory=GPSConfig)  # of states
-    pupil: PlatoConfig = field(default_factory=PlatoConfig)  # of pixels
+    pupil: PlatoConfig = field(default_factory=lambda: PlatoConfig(plays="dagger"))  # of pixels
+
+    def __post_init__(self):
+        ok = self.pupil.plays != "plato"
+        require(ok, "pupil.plays must be dagger or teacher: only a teacher that plans can mind its pupil")
 
     @property
     def rounds(self) -> int:
@@ -64,24 +62,27 @@ class PolicyController:
         return self.task.action(u.clamp(self.task.u_low, self.task.u_high))
 
 
-def guide(config: RunOptions, logger: RunLogger) -> tuple[Metrics, Act]:
+class Guidance:
     """One policy of the state, guided by a plan from every start."""
-    exam, rounds = examination(config), []
 
-    def note(policy: TimedPolicy, row: Metrics) -> None:
-        rounds.append(exam(policy) | {"policy/residual": row["policy/residual"]})
-        logger.write("train", len(rounds), row)
-        logger.write("eval", len(rounds), rounds[-1])
+    def __init__(self, config: RunOptions):
+        self.search, self.exam = search_of(config, config.algo), examination(config)
+        self.parts = {"search": self.search}
+        self.act = PolicyController(self.search.policy, TASKS[config.env_id])
 
-    policy = state_policy(config, config.algo, note)
-    checkpoint.save(logger.directory / "checkpoint", len(rounds), policy=policy.state_dict())
-    return rounds[-1], PolicyController(policy, TASKS[config.env_id])
+    def round(self, k: int) -> Iterator[tuple[str, Metrics]]:
+        taught = self.search.round()
+        yield "train", told(taught)
+        yield "eval", self.exam(self.search.policy) | {"policy/residual": taught.residual}
 
 
-def state_policy(
-    config: RunOptions, algo: GPSConfig, on_round: Callable[[TimedPolicy, Metrics], None]
-) -> TimedPolicy:
-    """What guided policy search makes of the task of `config`."""
+def told(taught: Round) -> Metrics:
+    row = {"policy/residual": taught.residual, "policy/multiplier": taught.multiplier}
+    return row | {"policy/cost": taught.policy_cost, "plan/cost": taught.plan_cost}
+
+
+def search_of(config: RunOptions, algo: GPSConfig) -> GuidedPolicySearch:
+    """Guided policy search on the task of `config`, planned for but not begun."""
     task, starts, seed = TASKS[config.env_id], config.train.starts, config.seed
     envs = registry.make_envs(config.env_id, starts)
     envs.set_attr("spread", config.train.spread)
@@ -92,50 +93,48 @@ def state_policy(
     middle, half = (u_init.new_full((task.m,), 0.5 * (task.u_high + s * task.u_low)) for s in (1, -1))
     random = generator(seed, "policy")
     policy = TimedPolicy(plan.x, middle, half, algo.hidden, random)
-
-    def note(r: Round) -> None:
-        row = {"policy/residual": r.residual, "policy/multiplier": r.multiplier, "policy/cost": r.policy_cost}
-        on_round(policy, row | {"plan/cost": r.plan_cost})
-
-    guided_policy_search(problem, policy, plan, algo, random, note)
-    return policy
+    return GuidedPolicySearch(problem, policy, plan, algo, random)
 
 
-def remap(config: RunOptions, logger: RunLogger) -> tuple[Metrics, Act]:
+class Remapping:
     """A policy of the pendulum's state as above, then one of its pictures that is taught by it."""
-    task, algo, seed = TASKS[config.env_id], config.algo, config.seed
-    exam, rounds = examination(config), []
-    steps = iter(range(1, algo.rounds + 1))
-    teacher = state_policy(config, algo.teacher, lambda _, row: logger.write("train", next(steps), row))
-    best = exam(teacher)
-    camera = Camera(task.dt, task.horizon)
-    random = generator(seed, "pupil")
-    pupil = PixelPolicy(camera.size, task.u_high, random)
 
-    def sees(x: Tensor, t: Tensor) -> Tensor:
-        return pupil(camera(x, round(task.horizon * t[0].item())))
+    def __init__(self, config: RunOptions):
+        self.task, self.algo, self.train = TASKS[config.env_id], config.algo, config.train
+        self.search, self.exam = search_of(config, self.algo.teacher), examination(config)
+        self.camera = Camera(self.task.dt, self.task.horizon)
+        random = generator(config.seed, "pupil")
+        self.plato = Plato(PixelPolicy(self.camera.size, self.task.u_high, random), self.algo.pupil, random)
+        self.parts = {"teacher": self.search, "pupil": self.plato}
+        self.act = PolicyController(self.sees, self.task)
+        self.best: Metrics = {}  # the teacher's scores
 
-    def starts(random: torch.Generator) -> Tensor:
-        noise = torch.randn(config.train.starts, task.n, generator=random, dtype=torch.float64)
-        return torch.tensor(task.start, dtype=torch.float64) + config.train.spread * noise
+    def sees(self, x: Tensor, t: Tensor) -> Tensor:
+        return self.plato.pupil(self.camera(x, round(self.task.horizon * t[0].item())))
 
-    def note(taught: Episodes) -> None:
-        rounds.append(exam(sees) | {"teacher/return_mean": best["return_mean"]})
-        logger.write("eval", next(steps), rounds[-1])
+    def round(self, k: int) -> Iterator[tuple[str, Metrics]]:
+        if k <= self.algo.teacher.rounds:
+            yield "train", told(self.search.round())
+            return
+        teacher, task = self.search.policy, self.task
+        self.best = self.best or self.exam(teacher)
+        self.plato.round(self.arena(), StateTeacher(teacher, task.horizon, task.u_high))
+        yield "eval", self.exam(self.sees) | {"teacher/return_mean": self.best["return_mean"]}
 
-    arena = Arena(
-        starts,
-        lambda x, u: task.step(x, u.clamp(task.u_low, task.u_high)),
-        camera,
-        lambda x: torch.zeros(len(x), dtype=torch.bool),
-        task.horizon,
-    )
-    plato.train(
-        arena, lambda: StateTeacher(teacher, task.horizon, task.u_high), pupil, algo.pupil, random, note
-    )
-    networks = {"teacher": teacher.state_dict(), "pupil": pupil.state_dict()}
-    checkpoint.save(logger.directory / "checkpoint", algo.rounds, **networks)
-    return rounds[-1], PolicyController(sees, task)
+    def arena(self) -> Arena:
+        task, train = self.task, self.train
+
+        def starts(random: torch.Generator) -> Tensor:
+            noise = torch.randn(train.starts, task.n, generator=random, dtype=torch.float64)
+            return torch.tensor(task.start, dtype=torch.float64) + train.spread * noise
+
+        return Arena(
+            starts,
+            lambda x, u: task.step(x, u.clamp(task.u_low, task.u_high)),
+            self.camera,
+            lambda x: torch.zeros(len(x), dtype=torch.bool),
+            task.horizon,
+        )
 
 
 def examination(config: RunOptions) -> Callable[[Callable[[Tensor, Tensor], Tensor]], Metrics]:

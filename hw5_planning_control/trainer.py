@@ -14,7 +14,7 @@ from torch import Tensor
 
 from common import checkpoint
 from common.envs.control_tasks import random_controls
-from common.evaluation import evaluate
+from common.evaluation import evaluate, scores
 from common.logger import RunLogger
 from common.seeding import child_seed
 from common.types import Metrics, require, require_at_least
@@ -114,24 +114,12 @@ def optimize(
     x = task.state(obs)
     plan = planner(x, random_controls(task, len(x), config.start_std, seed))
     for step, cost in enumerate(plan.cost_history.unbind(-1)):
-        logger.write("eval", step, scores(-cost, task.horizon))
+        logger.write("eval", step, scores(-cost.numpy(), np.full(len(cost), float(task.horizon))))
     last = {"plan/converged": plan.converged.double(), "grad/norm": plan.gradient_norm}
     logger.write("train", step, {key: value.mean().item() for key, value in last.items()})
     checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, u=plan.u)
     played = evaluate(Controller(lambda x, u: plan, task), envs, child_seed(seed, "env"))
     return played, only(plan, int(plan.cost.argmin()))
-
-
-def scores(returns: Tensor, length: int) -> Metrics:
-    """An evaluation, of the returns [N]."""
-    return {
-        "return_mean": returns.mean().item(),
-        "return_std": returns.std(correction=0).item(),
-        "return_min": returns.min().item(),
-        "return_max": returns.max().item(),
-        "length_mean": float(length),
-        "episodes": len(returns),
-    }
 
 
 def only(plan: Plan, i: int) -> Plan:

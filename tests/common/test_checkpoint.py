@@ -66,7 +66,8 @@ def test_a_checkpoint_of_another_version_is_refused_in_a_sentence(name, value):
 
 def test_what_cannot_be_saved_is_named():
     owner = Owner(0)
-    for owner.buffer in ([1, 2], [*owner.net.parameters()]):
+    for buffer in ([1, 2], [*owner.net.parameters()]):
+        owner.buffer = buffer
         with pytest.raises(TypeError, match=r"Owner\.buffer: a list cannot be saved"):
             checkpoint.state_of(owner)
 

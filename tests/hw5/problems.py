@@ -1,8 +1,9 @@
-"""Trajectory problems and random policies that several tests share."""
+"""Trajectory problems, random policies and whole lessons that several tests share."""
 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +12,9 @@ from torch.nn.functional import pad
 from common.envs.integration import discretize
 from common.envs.linear_quadratic import LinearQuadratic
 from common.envs.systems import Acrobot, Pendulum
+from common.logger import RunLogger, read_rows
 from hw5_planning_control.episodes import Gaussian
+from hw5_planning_control.lesson_trainer import Lesson, teach
 from hw5_planning_control.problem import TrajectoryProblem
 
 F64 = {"dtype": torch.float64}
@@ -75,3 +78,13 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
 
 def gaussian(seed: int, k: int = 2) -> Gaussian:
     return Gaussian(normal(k, 5, 3, seed=seed), 0.3 * normal(k, 1, 3, seed=seed + 1))
+
+
+def taught(lesson: Lesson, rounds: int, out: Path) -> tuple[list[dict], list[dict]]:
+    """The train rows and the eval rows of a whole lesson."""
+    logger = RunLogger(out, rounds)
+    assert teach(lesson, logger, rounds) == "finished"
+    logger.close("finished")
+    written = read_rows(out / "metrics.jsonl")
+    train, evals = ([row for row in written if row["split"] == split] for split in ("train", "eval"))
+    return train, evals

@@ -54,7 +54,7 @@ def test_baseline_of_a_quadratic_value_is_exact():
 def line(steps: int = 3) -> Arena:
     """x' = x + a, reward -x^2 - t; where the policies learn sits at their starts."""
     return Arena(
-        lambda count: torch.linspace(-1, 1, count)[:, None],
+        lambda count, random: torch.linspace(-1, 1, count)[:, None],
         lambda x, a, t: (x + a, -x[..., 0].square() - t),
         lambda x, t: torch.cat([x, torch.full_like(x, float(t))], -1),
         steps,

@@ -7,9 +7,10 @@ from torch import nn
 from common.types import UsageError
 from hw5_planning_control.gps import (
     GPSConfig,
+    GuidedPolicySearch,
+    Round,
     TimedPolicy,
     frozen,
-    guided_policy_search,
     imitation_loss,
     lagrangian,
     play,
@@ -58,16 +59,24 @@ def generator():
     return torch.Generator().manual_seed(0)
 
 
+def searched(p, policy, plan, config: GPSConfig) -> tuple[Round, GuidedPolicySearch]:
+    """What the last round left behind."""
+    search = GuidedPolicySearch(p, policy, plan, config, generator())
+    for _ in range(config.rounds):
+        last = search.round()
+    return last, search
+
+
 def test_a_policy_that_can_mimic_the_optimum_becomes_it():
     """The constraint then costs nothing: no residual, no multiplier, the cost of the plans."""
     policy, p = Linear(True), problem()
-    found = guided_policy_search(p, policy, plans(p), replace(QUICK, rounds=6), generator())
+    found, _ = searched(p, policy, plans(p), replace(QUICK, rounds=6))
     torch.testing.assert_close(policy.W, K, rtol=0, atol=1e-3)
     assert policy.b.abs() < 1e-3
-    assert found.rounds[-1].residual < 1e-3
+    assert found.residual < 1e-3
     optimum = 0.5 * torch.einsum("ni,ij,nj->n", STARTS, P, STARTS)
     torch.testing.assert_close(play(p, policy), optimum, rtol=1e-4, atol=0)
-    assert found.rounds[-1].policy_cost == pytest.approx(optimum.mean().item(), rel=1e-4)
+    assert found.policy_cost == pytest.approx(optimum.mean().item(), rel=1e-4)
 
 
 def test_a_policy_that_cannot_gets_the_best_of_its_class():
@@ -75,13 +84,13 @@ def test_a_policy_that_cannot_gets_the_best_of_its_class():
     policy, p = Linear(False), problem()
     plan = plans(p)
     config = replace(QUICK, rounds=30, rho=1.0, rho_growth=1.0, policy_steps=30, lr=0.05)
-    found = guided_policy_search(p, policy, plan, config, generator())
+    _, found = searched(p, policy, plan, config)
     ones = torch.ones_like(plan.u)
     costs = [p.total_cost(p.rollout(b * ones), b * ones).sum() for b in (-1.0, 0.0, 1.0)]
     best = (costs[0] - costs[2]) / (2 * (costs[0] - 2 * costs[1] + costs[2]))  # of a parabola
     assert abs(plan.u.mean() - best) > 0.05
     assert policy.b.item() == pytest.approx(best.item(), abs=2e-3)
-    torch.testing.assert_close(found.u, best * ones, rtol=0, atol=1e-2)
+    torch.testing.assert_close(found.plan.u, best * ones, rtol=0, atol=1e-2)
     u = (best * ones).requires_grad_()
     (slope,) = torch.autograd.grad(p.total_cost(p.rollout(u), u).sum(), u)
     torch.testing.assert_close(found.multiplier, -slope, rtol=0, atol=0.02 * slope.abs().max().item())
@@ -92,9 +101,9 @@ def test_without_adapting_the_plans_are_cloned():
     """The best constant for the plans is their mean, whatever it costs to play it."""
     policy, p = Linear(False), problem()
     plan = plans(p)
-    found = guided_policy_search(p, policy, plan, replace(QUICK, rounds=2, adapt=False), generator())
+    _, found = searched(p, policy, plan, replace(QUICK, rounds=2, adapt=False))
     assert policy.b.item() == pytest.approx(plan.u.mean().item(), abs=1e-3)
-    assert torch.equal(found.u, plan.u)
+    assert torch.equal(found.plan.u, plan.u)
     assert not found.multiplier.any()
 
 
@@ -194,4 +203,4 @@ def test_one_start_without_a_batch_is_refused():
     p = problem(x0=STARTS[0])
     plan = ilqr(p, torch.zeros(10, 1, dtype=torch.float64))
     with pytest.raises(UsageError, match=r"x0 must be \[N, n\]"):
-        guided_policy_search(p, Linear(True), plan, QUICK, generator())
+        GuidedPolicySearch(p, Linear(True), plan, QUICK, generator())

@@ -1,6 +1,7 @@
 """The student against labels that are known, and the loop against a planner that counts."""
 
 import math
+from itertools import islice
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from common.envs.registry import make_envs, spec
 from common.evaluation import evaluate
 from common.types import EnvSpec, UsageError
 from hw5_planning_control.planner_imitation import (
+    Pairs,
     Student,
     StudentConfig,
     agreement,
@@ -90,7 +92,8 @@ class Listener:
 def test_the_planner_drives_first_and_labels_always():
     """It plays and says 1. In the first round the speed rises, then it falls, and all labels are 1."""
     listener, envs = Listener(), make_envs(DOUBLE, 2)
-    found = list(dagger(listener, lambda obs: np.ones((len(obs), 1)), envs, rounds=2, steps=5, seed=0))
+    lessons = dagger(listener, lambda obs: np.ones((len(obs), 1)), envs, Pairs(None), steps=5, seed=0)
+    found = [*islice(lessons, 2)]
     (first, _), (both, label) = listener.lessons
     speed = both.view(10, 2, -1)[:, 0, 1]
     assert (speed[:6].diff() > 0).all()
@@ -112,7 +115,7 @@ def test_a_student_of_lqr_comes_close_to_its_return():
         return task.action((K[t] @ task.state(obs)[..., None])[..., 0]).clip(-1, 1)
 
     pupil = student(spec(envs), hidden=32, epochs=20)
-    for _ in dagger(pupil, planner, envs, rounds=4, steps=50, seed=0):
+    for _ in islice(dagger(pupil, planner, envs, Pairs(None), steps=50, seed=0), 4):
         pass
     cost, best = (-evaluate(act, envs, 9)["return_mean"] for act in (pupil.act, planner))
     assert cost < 1.2 * best

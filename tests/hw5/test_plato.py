@@ -7,7 +7,7 @@ from torch import nn
 from common.types import UsageError
 from hw5_planning_control.ilqr import ILQRConfig, ilqr
 from hw5_planning_control.lqr import dare, lqr
-from hw5_planning_control.plato import MPC, Arena, PlatoConfig, alone, behaviour, learn, mindful, play, train
+from hw5_planning_control.plato import MPC, Arena, Plato, PlatoConfig, alone, behaviour, learn, mindful, play
 from hw5_planning_control.problem import TrajectoryProblem
 
 A = torch.tensor([[1.0, 0.1], [0.3, 1.0]], dtype=torch.float64)  # falls over by itself
@@ -142,9 +142,10 @@ def test_a_pupil_that_can_mimic_its_teacher_stops_crashing():
     assert (play(everything, lambda x, obs, t: (0 * x[:, :1], x), generator()).alive < 40).all()
     pupil = nn.Linear(2, 1).double()
     config = PlatoConfig(rounds=3, weight=Q_uu.item(), learning_steps=200, batch_size=32, lr=0.3)
-    taught = []
-    train(everything, mpc, pupil, config, generator(), taught.append)
+    plato = Plato(pupil, config, generator())
+    taught = [plato.round(everything, mpc()) for _ in range(config.rounds)]
     assert [int(r.crashed.sum()) for r in taught] == [0, 0, 0]
+    assert plato.crashes == 0
     assert not alone(everything, pupil, generator()).crashed.any()
     torch.testing.assert_close(pupil.weight.detach(), K, rtol=0, atol=0.05)
 

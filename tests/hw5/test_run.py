@@ -85,6 +85,17 @@ def test_a_taught_policy_is_played_from_other_starts(tmp_path):
             ["cem-pendulum", "--train.replan-every", "99"],
             "replan_every must lie in [1, horizon = 40], got 99",
         ),
+        (["imitate-mcts-breakout", "--env-id", "FrozenLake-v1"], "env_id must be one of Pendulum-v1"),
+        (["cem-pendulum", "--algo.alpha", "1"], "alpha must lie in [0, 1), got 1"),
+        (
+            ["lqr-doubleintegrator", "--env-id", "Pendulum-v1", "--train.noise", "0"],
+            "env_id must have a goal, at which LQR linearises",
+        ),
+        (
+            ["lqr-doubleintegrator", "--env-id", "HalfCheetah-v5", "--train.noise", "0"],
+            "env_id must have a goal, at which LQR linearises",
+        ),
+        (["divide-lob", "--algo.axis", "1"], "axis must lie in [0, 1)"),
         (["--resume", "nowhere"], "nowhere is not the directory of a run of this homework"),
     ],
 )

@@ -61,6 +61,7 @@ def test_pixels_are_taught_after_states_and_scored_beside_them(tmp_path):
         (["plato-car", "--train.horizon", "0"], "horizon must be at least 1, got 0"),
         (["remap-pendulum", "--env-id", "course/Quadrotor-v0"], "must be one of course/PendulumSwingUp-v0"),
         (["remap-pendulum", "--algo.pupil.beta", "2"], "beta must lie in [0, 1]"),
+        (["remap-pendulum", "--algo.pupil.plays", "plato"], "pupil.plays must be dagger or teacher"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(args, sentence, tmp_path):

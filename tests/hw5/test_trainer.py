@@ -10,7 +10,7 @@ from torch import Tensor
 
 from common.envs.control_tasks import TASKS
 from common.envs.registry import make_envs
-from common.evaluation import evaluate
+from common.evaluation import evaluate, scores
 from common.logger import RunLogger, read_rows
 from common.types import UsageError
 from hw5_planning_control.planners import LQRConfig, lqr_planner, problem_of
@@ -22,7 +22,6 @@ from hw5_planning_control.trainer import (
     control,
     optimize,
     pool,
-    scores,
 )
 
 DOUBLE = "course/DoubleIntegrator-v0"
@@ -219,8 +218,9 @@ def test_batches_of_episodes_are_seeded_by_their_step_and_rounded_up(tmp_path):
 
 
 def test_pooled_scores_are_those_of_all_episodes():
-    returns = torch.tensor([1.0, 5.0, 2.0, 8.0, -4.0], dtype=torch.float64)
-    pooled, whole = pool([scores(returns[:2], 10), scores(returns[2:], 10)]), scores(returns, 10)
+    returns, length = np.array([1.0, 5.0, 2.0, 8.0, -4.0]), np.full(5, 10.0)
+    halves = [scores(returns[:2], length[:2]), scores(returns[2:], length[2:])]
+    pooled, whole = pool(halves), scores(returns, length)
     assert pooled == pytest.approx(whole)
 
 
