@@ -52,9 +52,8 @@ class CEMConfig:
     def __post_init__(self):
         require_at_least(self, 1, "iterations", "samples", "elites", "spacing")
         require_positive(self, "std")
-        require(
-            self.elites <= self.samples, f"elites must be at most samples, {self.samples}, got {self.elites}"
-        )
+        ok = self.elites <= self.samples
+        require(ok, f"elites must be at most samples = {self.samples}, got {self.elites}")
         require(0 <= self.alpha < 1, f"alpha must lie in [0, 1), got {self.alpha}")
 
 

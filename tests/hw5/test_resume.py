@@ -11,40 +11,32 @@ from common import checkpoint, cli
 from common.logger import RunLogger
 from common.types import UsageError
 from hw5_planning_control import run as module
+from hw5_planning_control.lesson_trainer import teach
 from tests import helpers
 from tests.helpers import assert_same, rows, run_directory
 
 GPS = ["--algo.rounds", 4, "--algo.policy-steps", 2, "--algo.first-plan-steps", 1, "--algo.plan-steps", 1]
-GPS += ["--algo.samples", 1, "--train.starts", 2, "--train.eval-episodes", 2]
+GPS += ["--algo.samples", 1, "--algo.hidden", 4, "--train.starts", 2, "--train.eval-episodes", 2]
 CAR = ["--algo.rounds", 4, "--algo.learning-steps", 2, "--train.episodes", 2, "--train.horizon", 2]
 CAR += ["--train.plan-steps", 1, "--train.eval-episodes", 2]
 REMAP = ["--algo.teacher.rounds", 2, "--algo.teacher.policy-steps", 2, "--algo.teacher.first-plan-steps", 1]
-REMAP += ["--algo.teacher.samples", 1, "--algo.teacher.plan-steps", 1, "--algo.pupil.rounds", 2]
-REMAP += ["--algo.pupil.learning-steps", 2, "--algo.pupil.batch-size", 8]
+REMAP += ["--algo.teacher.hidden", 4, "--algo.teacher.samples", 1, "--algo.teacher.plan-steps", 1]
+REMAP += ["--algo.pupil.rounds", 2, "--algo.pupil.learning-steps", 2, "--algo.pupil.batch-size", 8]
 REMAP += ["--train.starts", 2, "--train.eval-episodes", 2]
 IMITATE = ["--algo.student.hidden", 4, "--algo.student.epochs", 1, "--algo.rounds", 4]
 IMITATE += ["--train.num-envs", 2, "--train.eval-episodes", 1]
 CEM = ["--algo.planner.iterations", 1, "--algo.planner.samples", 4, "--algo.planner.elites", 2]
 MCTS = ["--algo.planner.simulations", 3, "--algo.planner.horizon", 3]
+# Noughts and crosses: a game ends within a round, and who begins the next is drawn.
+GAME = ["--env-id", "course/TicTacToe-v0", "--algo.steps", 7]
 LAKES = ["--algo.lakes", 2, "--algo.teachers", 1, "--algo.student.epochs", 4]
 DIVIDE = ["--algo.rounds", 4, "--algo.distil-every", 2, "--algo.episodes", 8, "--algo.distil-steps", 2]
 LESSONS = {
     "guided": ["gps-pendulum", *GPS],
-    "cloned": ["gps-pendulum", *GPS, "--algo.no-adapt"],
     "pixels": ["remap-pendulum", *REMAP],
-    "plato": ["plato-car", *CAR],
-    "dagger": ["plato-car", *CAR, "--algo.plays", "dagger", "--algo.beta", 0.7],
+    "driven": ["plato-car", *CAR, "--algo.plays", "dagger", "--algo.beta", 0.7],
     "control": ["imitate-mpc-pendulum", *IMITATE, *CEM, "--algo.steps", 3, "--train.horizon", 2],
-    # A game of noughts and crosses ends within a round, and the next opponent is drawn.
-    "search": [
-        "imitate-mcts-breakout",
-        "--env-id",
-        "course/TicTacToe-v0",
-        *IMITATE,
-        *MCTS,
-        "--algo.steps",
-        7,
-    ],
+    "search": ["imitate-mcts-breakout", *IMITATE, *MCTS, *GAME],
     "lakes": ["distill-frozenlake", *LAKES],
     "divided": ["divide-lob", *DIVIDE],
 }
@@ -64,7 +56,7 @@ def test_interrupted_killed_and_resumed_it_equals_the_uninterrupted_one(name, tm
     monkeypatch.setattr(module, "plot_run", lambda *args, **options: None)  # would take most of the time
     words = [*map(str, LESSONS[name]), "--seed", "7"]
     config = dataclasses.replace(cli.parse(module.PRESETS, "", words), out=tmp_path / "whole")
-    make, places = module.LESSONS[type(config.algo)]
+    make, _ = module.LESSONS[type(config.algo)]
     assert module.run(config) == "finished"
     whole, round_of = run_directory(tmp_path / "whole"), make.round
 
@@ -115,8 +107,6 @@ class Count:
 
 
 def test_quick_rounds_share_a_checkpoint_and_a_signal_has_its_own(tmp_path, monkeypatch):
-    from hw5_planning_control.lesson_trainer import teach
-
     saved = []
     monkeypatch.setattr(checkpoint, "save", lambda folder, step, **content: saved.append((step, content)))
     logger = RunLogger(tmp_path, 5)
@@ -130,10 +120,14 @@ def test_quick_rounds_share_a_checkpoint_and_a_signal_has_its_own(tmp_path, monk
 def test_an_optimiser_that_is_interrupted_starts_over(tmp_path, monkeypatch, capsys):
     """It has no checkpoint, so no sentence may say so."""
     monkeypatch.setattr("sys.argv", ["run", "lagrangian-cardiscs", "--out", str(tmp_path)])
-    solver, places = module.SOLVERS[module.ObstacleConfig]
+    _, places = module.SOLVERS[module.ObstacleConfig]
 
     def interrupt(config, logger):
         raise KeyboardInterrupt
+
+    def solve(config, logger):
+        logger.write("train", 1, {"x": 1.0})
+        return {"return_mean": 1.0, "return_std": 0.0, "episodes": 1}, None
 
     monkeypatch.setitem(module.SOLVERS, module.ObstacleConfig, (interrupt, places))
     with pytest.raises(SystemExit) as end:
@@ -143,7 +137,7 @@ def test_an_optimiser_that_is_interrupted_starts_over(tmp_path, monkeypatch, cap
     directory = run_directory(tmp_path)
     assert json.loads((directory / "summary.json").read_text())["status"] == "interrupted"
     monkeypatch.setattr(module, "plot_run", lambda *args, **options: None)
-    monkeypatch.setitem(module.SOLVERS, module.ObstacleConfig, (solver, places))
+    monkeypatch.setitem(module.SOLVERS, module.ObstacleConfig, (solve, places))
     assert resume(cli.stored(module.PRESETS, directory), directory) == "finished"
 
 
