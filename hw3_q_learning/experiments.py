@@ -39,7 +39,7 @@ EXPERIMENTS = {
     ),
     "inverteddoublependulum": Experiment({"sac": ("sac-inverteddoublependulum",)}),
     "halfcheetah": Experiment({name: (f"{name}-halfcheetah",) for name in ("sac", "td3", "crossq")}),
-    "halfcheetah-long": Experiment({"sac, 300k": ("sac-halfcheetah", "--train.total-steps", "300000")}, (0,)),
+    "halfcheetah-long": Experiment({"sac, 300k": ("sac-halfcheetah", "--train.total-steps", "300000")}),
     "hopper": Experiment({"sac": ("sac-hopper",)}),
 }
 

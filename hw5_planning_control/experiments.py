@@ -18,7 +18,8 @@ EXPERIMENTS = {
         {
             "ilqr": ("ilqr-acrobot", "--train.start-std", "0.01"),
             "ddp": ("ddp-acrobot", "--train.start-std", "0.01"),
-        }
+        },
+        extra=("plan/log10_excess",),
     ),
     # What feedback and replanning are worth under noise; on this task both are the optimum.
     "noise": Experiment(
@@ -48,6 +49,7 @@ EXPERIMENTS = {
     "distillation": Experiment(
         {"64 x 64 units": LAKES, "soft": (*LAKES, *SMALL), "hard": (*LAKES, *SMALL, "--algo.student.hard")},
         seeds=(0, 1, 2, 3, 4),
+        extra=("teacher/return_mean",),
     ),
     # Equal samples: local policies for four kinds of starts, or one policy for all.
     "division": Experiment(

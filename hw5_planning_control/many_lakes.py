@@ -87,8 +87,8 @@ class ManyLakes:
             "teacher/alone_mean": self.alone,
             "policy/worst_share": share.min(),
         }
-        yield "train", {key: float(value) for key, value in told.items()}
-        yield "eval", scores(found, np.full(len(found), float(self.steps)))
+        told = {key: float(value) for key, value in told.items()}
+        yield "eval", scores(found, np.full(len(found), float(self.steps))) | told
 
     def grades(self, choice: Tensor) -> np.ndarray:
         """Of the actions [L, S]: the return [L]."""

@@ -236,7 +236,7 @@ PRESETS = {
             env_id="course/PendulumSwingUp-v0",
             algo=RemapConfig(
                 teacher=GPSConfig(rounds=12),
-                pupil=PlatoConfig(plays="dagger", rounds=12, learning_steps=1_000, lr=2e-3, beta=0.6),
+                pupil=PlatoConfig(plays="dagger", rounds=16, learning_steps=1_000, lr=2e-3, beta=0.6),
             ),
             train=TeachConfig(),
         ),
@@ -256,13 +256,13 @@ PRESETS = {
         RunConfig(
             preset="mcts-tictactoe",
             env_id="course/TicTacToe-v0",
-            algo=MCTSConfig(simulations=1_000),
+            algo=MCTSConfig(simulations=5_000, solve=True),
             train=ControlConfig(total_steps=1_000, num_envs=25),
         ),
         RunConfig(
             preset="mcts-connectthree",
             env_id="course/ConnectThree-v0",
-            algo=MCTSConfig(simulations=1_000),
+            algo=MCTSConfig(simulations=1_000, solve=True),
             train=ControlConfig(total_steps=1_000, num_envs=25),
         ),
         RunConfig(

@@ -109,14 +109,20 @@ def optimize(
     config: OptimizeConfig,
     seed: int,
 ) -> tuple[Metrics, Plan]:
-    """Plan once, write a row per iteration, then play the plans. Scores as played, and the best plan."""
+    """Plan once, write a row per iteration, also by how many digits the cost still lies above its last value,
+    then play the plans. Scores as played, and the best plan."""
     obs, _ = envs.reset(seed=child_seed(seed, "env"))
     x = task.state(obs)
     plan = planner(x, random_controls(task, len(x), config.start_std, seed))
+    excess = (plan.cost_history - plan.cost[:, None]).clamp(min=1e-16).log10().mean(0)
     for step, cost in enumerate(plan.cost_history.unbind(-1)):
-        logger.write("eval", step, scores(-cost.numpy(), np.full(len(cost), float(task.horizon))))
+        found = scores(-cost.numpy(), np.full(len(cost), float(task.horizon)))
+        logger.write("eval", step, found | {"plan/log10_excess": excess[step].item()})
     last = {"plan/converged": plan.converged.double(), "grad/norm": plan.gradient_norm}
     logger.write("train", step, {key: value.mean().item() for key, value in last.items()})
+    if not plan.converged.all():
+        left = f"{(~plan.converged).sum()} of {len(x)} plans have not converged"
+        print(f"{left}; the gradient's norm is up to {plan.gradient_norm.max():.2g}")
     checkpoint.save(logger.directory / "checkpoint", step, wall_s=logger.wall_s, u=plan.u)
     played = evaluate(Controller(lambda x, u: plan, task), envs, child_seed(seed, "env"))
     return played, only(plan, int(plan.cost.argmin()))

@@ -142,13 +142,15 @@ def test_local_policies_go_on_from_the_center_only_if_they_are_reset(reset, monk
 
     monkeypatch.setattr("hw5_planning_control.divide_and_conquer.collect", record)
     arena = Arena(
-        lambda count: torch.linspace(-1, 1, count)[:, None],
+        lambda count, random: torch.linspace(-1, 1, count)[:, None],
         lambda x, a, t: (x, -(a - x.sign())[..., 0].square()),
         lambda x, t: x,
         1,
     )
     config = DivideConfig(regions=2, rounds=3, distil_every=2, reset=reset)
-    list(train(arena, policies(1, obs_dim=1), config, generator()))
+    learner = DivideAndConquer(policies(1, obs_dim=1), config, generator(), generator(1))
+    for _ in range(config.rounds):
+        learner.round(arena)
     assert means[0][0] == means[0][1]
     assert (means[2][0] == means[2][1]) == reset
 
