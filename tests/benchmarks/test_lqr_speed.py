@@ -14,8 +14,7 @@ PROBLEMS, N, M, T = 4096, 4, 1, 100
 
 
 def test_one_of_many_takes_no_longer_than_crocoddyls_only_one():
-    """As in Crocoddyl's model, matrices are the same at all steps of a problem. The time for problems that
-    change with every step is printed too."""
+    """Matrices are the same at all steps of a problem, as in Crocoddyl's model, or change with every step."""
     torch.set_num_threads(1)
     s = random_linear_quadratic(T, N, M, torch.Generator().manual_seed(0), batch=(PROBLEMS,))
     once = [part[:, :1].expand_as(part) for part in s[:4]]
@@ -36,4 +35,5 @@ def test_one_of_many_takes_no_longer_than_crocoddyls_only_one():
         "100 solutions of Crocoddyl": many,
     }
     found = in_turn(functions, calls=1, rounds=7)
-    assert found["4,096 problems"] / PROBLEMS <= found["100 solutions of Crocoddyl"] / 100
+    for ours in ("4,096 problems", "changing with time"):
+        assert found[ours] / PROBLEMS <= found["100 solutions of Crocoddyl"] / 100

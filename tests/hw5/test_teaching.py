@@ -1,6 +1,7 @@
 """The lessons as run.py starts them, with tiny budgets."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,8 @@ from common.envs import registry
 from common.envs.car_forest import FOREST
 from common.types import UsageError
 from hw5_planning_control.driving import DriveConfig
-from hw5_planning_control.teaching import TeachConfig
+from hw5_planning_control.run import PRESETS
+from hw5_planning_control.teaching import Guidance, TeachConfig
 from tests.helpers import rows, run, run_directory
 
 MODULE = "hw5_planning_control.run"
@@ -52,6 +54,21 @@ def test_pixels_are_taught_after_states_and_scored_beside_them(tmp_path):
     (score,) = {row["teacher/return_mean"] for row in pupil}
     assert score < 0
     assert score not in [row["return_mean"] for row in pupil]
+
+
+def test_the_exam_begins_where_nobody_was_taught():
+    """None of eight starts is one of the eight taught."""
+    config = PRESETS["gps-pendulum"]
+    settings = replace(config.algo, first_plan_steps=1), TeachConfig(starts=8, eval_episodes=8, spread=0.3)
+    lesson, seen = Guidance(replace(config, algo=settings[0], train=settings[1])), []
+
+    def policy(x, t):
+        seen.append(x)
+        return torch.zeros(len(x), 1, dtype=torch.float64)
+
+    lesson.exam(policy)
+    taught = lesson.search.problem.x0
+    assert torch.cdist(seen[0], taught).min() > 1e-6
 
 
 @pytest.mark.parametrize(
