@@ -127,13 +127,16 @@ PRESETS = {
         RunConfig(
             preset="dqn-mountaincar",
             env_id="MountainCar-v0",
-            algo=DQNConfig(lr=1e-3, gamma=0.98, epsilon_steps=24_000),
-            train=replace(BOX2D, total_steps=120_000, updates=2),
+            algo=DQNConfig(
+                lr=4e-3, gamma=0.98, target_period=300, tau=1.0, epsilon_final=0.07, epsilon_steps=24_000
+            ),
+            train=replace(BOX2D, total_steps=120_000, collect_steps=16, updates=8, capacity=10_000),
         ),
         RunConfig(
             preset="dqn-lunarlander",
             env_id="LunarLander-v3",
-            algo=DQNConfig(lr=6e-4, epsilon_steps=12_000),
+            # Landing and crashing earn 100 each way: a loss that grows linearly from 1 on learns their median.
+            algo=DQNConfig(lr=6e-4, epsilon_steps=12_000, huber=100.0, max_grad_norm=100.0),
             train=replace(BOX2D, n_step=3),
         ),
         RunConfig(
