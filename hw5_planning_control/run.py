@@ -220,16 +220,10 @@ PRESETS = {
             train=replace(PENDULUM, replan_every=4),  # one episode after the other takes its time
         ),
         RunConfig(
-            preset="cem-invertedpendulum",
-            env_id="InvertedPendulum-v5",
-            algo=CEMConfig(iterations=2, samples=20, elites=4),
-            train=ControlConfig(total_steps=5_000, num_envs=5, horizon=20, replan_every=2),
-        ),
-        RunConfig(
             preset="cem-halfcheetah",
             env_id="HalfCheetah-v5",
-            algo=CEMConfig(iterations=4, samples=60, elites=6, alpha=0.1, spacing=1),
-            train=ControlConfig(total_steps=1_000, num_envs=1, horizon=12, replan_every=1),
+            algo=CEMConfig(iterations=3, samples=60, elites=6, alpha=0.1, spacing=2),
+            train=ControlConfig(total_steps=1_000, num_envs=1, horizon=20, replan_every=1),
         ),
         RunConfig(
             preset="gps-pendulum",
