@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import argparse
 import concurrent.futures
-import json
 import os
 import subprocess
 import sys
@@ -18,6 +17,7 @@ import numpy as np
 
 from common import cli
 from common.results import load_runs, write_csv
+from common.session import is_finished
 from common.types import UsageError, require
 
 ROOT = Path(__file__).parent.parent
@@ -49,8 +49,7 @@ def find_run(config: cli.RunOptions, homework: str) -> tuple[Path | None, bool]:
         except UsageError:
             continue
         if same:
-            summary = path / "summary.json"
-            return path, summary.exists() and json.loads(summary.read_text())["status"] == "finished"
+            return path, is_finished(path)
     return None, False
 
 

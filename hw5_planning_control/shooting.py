@@ -97,7 +97,6 @@ def random_planner(task: Task, config: RandomConfig, generator: torch.Generator)
 
 def cem_planner(task: Task, config: CEMConfig, generator: torch.Generator) -> Planner:
     c = config
-    require(c.elites <= c.samples, f"elites must be at most samples = {c.samples}, got {c.elites}")
 
     def search(score: Score, zero: Tensor) -> Tensor:
         std = c.std * half_range(task)

@@ -1,5 +1,5 @@
 """Lessons in which planners teach a network: a policy of the state by guided policy search, and by that one
-a policy of pixels. trainer.py goes through their rounds.
+a policy of pixels. lesson_trainer.py goes through their rounds.
 """
 
 from __future__ import annotations
