@@ -1,12 +1,14 @@
 """How much too high DQN's values are, and how much double DQN's (van Hasselt et al. 2016, figure 3).
 
-python -m hw3_q_learning.overestimation [--steps 20000] [--seeds 0 1 2] [--csv overestimation.csv]
+python -m hw3_q_learning.overestimation [--steps 20000] [--seeds 0 1 2 3 4] [--csv overestimation.csv]
 
 value    mean over states of max_a Q(s, a)
 return   mean over the same states of sum_k gamma^k r_{t+k} of the greedy policy of the same Q
 
-The states are those of greedy episodes on CartPole-v1, as far as HEAD steps from their start: from there to
-its time limit, after which nothing is counted, gamma^k has fallen to gamma^400 = 0.02.
+Pendulum-v1 with TORQUES constant torques to choose from: many actions of nearly one value, and no reward
+above zero, so that a value above zero is wrong whatever the policy. The states are those of greedy episodes,
+as far as HEAD steps from their start: from there to the time limit, after which nothing is counted, the
+pendulum stands and gamma^k has fallen to gamma^100 = 0.13.
 """
 
 from __future__ import annotations
@@ -20,6 +22,10 @@ from typing import NamedTuple
 import gymnasium as gym
 import numpy as np
 import torch
+from gymnasium.spaces import Discrete
+from gymnasium.vector.utils import batch_space
+from gymnasium.wrappers.vector import TransformAction
+from matplotlib.axes import Axes
 
 from common import device
 from common.envs import registry
@@ -30,7 +36,8 @@ from common.types import require
 from hw3_q_learning.dqn import DQN, DQNConfig
 
 CPU = torch.device("cpu")
-HEAD, LIMIT = 100, 500  # steps of an episode that are looked at, and of a whole one
+TORQUES = 25
+HEAD, LIMIT = 100, 200  # steps of an episode that are looked at, and of a whole one
 EVERY, ROUND, BATCH = 2_000, 4, 128  # steps between measurements, steps per round, transitions per update
 STARTS, EPISODES = 1_000, 20  # random steps at first, episodes per measurement
 VARIANTS = {"dqn": False, "double dqn": True}
@@ -42,6 +49,13 @@ class Row(NamedTuple):
     step: int  # of the environment
     value: float
     monte_carlo: float
+
+
+def make_envs(num_envs: int) -> gym.vector.VectorEnv:
+    """Action i is a torque of -1 + 2 i / (TORQUES - 1) times the largest."""
+    torques, action = np.linspace(-1, 1, TORQUES, dtype=np.float32)[:, None], Discrete(TORQUES)
+    envs = registry.make_envs("Pendulum-v1", num_envs)
+    return TransformAction(envs, torques.__getitem__, batch_space(action, num_envs), action)
 
 
 def discounted(reward: np.ndarray, ended: np.ndarray, gamma: float) -> np.ndarray:
@@ -67,8 +81,16 @@ def measure(agent: DQN, envs: gym.vector.VectorEnv, gamma: float, seed: int) -> 
 
 def learn(name: str, seed: int, steps: int) -> list[Row]:
     """The course of one run, the target copied every 100 updates as in the paper's larger experiment."""
-    envs, many = (registry.make_envs("CartPole-v1", n) for n in (1, EPISODES))
-    config = DQNConfig(double=VARIANTS[name], lr_decay=False, target_period=100, tau=1.0)
+    envs, many = make_envs(1), make_envs(EPISODES)
+    config = DQNConfig(
+        gamma=0.98,
+        lr=1e-3,
+        lr_decay=False,
+        hidden=(128, 128),
+        double=VARIANTS[name],
+        target_period=100,
+        tau=1.0,
+    )
     agent = DQN(registry.spec(envs), config, steps // ROUND, CPU, seed)
     replay, draws = Replay(steps, registry.spec(envs), CPU), generator(seed, "replay")
     collector, rows = Collector(envs, CPU), []
@@ -83,10 +105,45 @@ def learn(name: str, seed: int, steps: int) -> list[Row]:
     return rows
 
 
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(Row._fields)
+        writer.writerows((*row[:3], *(f"{x:.3f}" for x in row[3:])) for row in rows)
+
+
+def read_csv(path: Path) -> list[Row]:
+    """What write_csv wrote."""
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    require(bool(rows) and tuple(rows[0]) == Row._fields, f"path must be a CSV of {','.join(Row._fields)}")
+    return [Row(name, int(k), int(t), *map(float, x)) for name, k, t, *x in map(dict.values, rows)]
+
+
+def draw(axes: Axes, rows: Sequence[Row]) -> None:
+    """Means over seeds, values solid, returns dashed; thin lines are seeds."""
+    for i, name in enumerate(dict.fromkeys(row.algo for row in rows)):
+        for key, style in (("value", "-"), ("monte_carlo", "--")):
+            runs: dict[int, dict[int, float]] = {}
+            for row in rows:
+                if row.algo == name:
+                    runs.setdefault(row.seed, {})[row.step] = getattr(row, key)
+            steps = list(next(iter(runs.values())))
+            lines = np.array([[run[step] for step in steps] for run in runs.values()])  # [seeds, steps]
+            axes.plot(steps, lines.T, f"C{i}{style}", lw=0.5, alpha=0.5)
+            label = f"{name}, {'its value' if key == 'value' else 'its return'}"
+            axes.plot(steps, lines.mean(0), f"C{i}{style}", lw=2, label=label)
+    axes.axhline(0, color="gray", lw=1)
+    axes.set(xlabel="environment steps", ylabel="discounted sum of rewards", ylim=(-75, None))
+    axes.set_title(f"Pendulum-v1, {TORQUES} torques")
+    axes.legend()
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m hw3_q_learning.overestimation", description=__doc__)
     parser.add_argument("--steps", type=int, default=20_000, help="environment steps of each run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="one run each")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="one run each")
     default = Path(__file__).parent / "results" / "values" / "overestimation.csv"
     parser.add_argument("--csv", type=Path, default=default, help="where the numbers go")
     args = parser.parse_args(argv)
@@ -95,11 +152,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         require(args.steps >= EVERY, f"steps must be at least {EVERY}, got {args.steps}")
         require(min(args.seeds) >= 0, f"seeds must not be negative, got {min(args.seeds)}")
         rows = [row for seed in args.seeds for name in VARIANTS for row in learn(name, seed, args.steps)]
-        args.csv.parent.mkdir(parents=True, exist_ok=True)
-        with args.csv.open("w", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(Row._fields)
-            writer.writerows((*row[:3], *(f"{x:.3f}" for x in row[3:])) for row in rows)
+        write_csv(args.csv, rows)
     except (ValueError, OSError) as error:
         parser.error(str(error))
     for name in VARIANTS:
