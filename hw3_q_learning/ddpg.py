@@ -6,7 +6,8 @@ L(Q_i) = 1/2 mean (Q_i(s, a) - y)^2
 theta <- theta + lr mean dmu/dtheta dQ_1/da (s, mu_theta(s))      TD3: every second gradient step
 
 Targets follow by Polyak averaging whenever the actor moves. No gradient flows through y; the actor's flows
-through Q_1 into a, not into Q_1's parameters.
+through Q_1 into a, not into Q_1's parameters. With `layer_norm` the critics' layers are normalised (Ba et al.
+2016, 1607.06450): what they say of actions far from all that was tried stays bounded (Ball et al. 2023).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from common.ensemble import EnsembleMLP
 from common.networks import mlp, require_hidden
@@ -33,6 +35,7 @@ class DDPGConfig:
     gamma: float = 0.99  # discount
     lr: float = 1e-3  # learning rate of each Adam
     hidden: tuple[int, ...] = (256, 256)  # units per layer of actor and critics
+    layer_norm: bool = False  # normalise the hidden layers of the critics
     critics: int = 1  # the least of their values is the target
     tau: float = 0.005  # part of the networks in each update of the targets
     actor_period: int = 1  # gradient steps of the critics per step of actor and targets
@@ -56,6 +59,11 @@ class TD3Config(DDPGConfig):
     smoothing: float = 0.2  # standard deviation of the target action's noise
 
 
+def normalized_relu(x: Tensor) -> Tensor:
+    """ReLU after the units of each sample are brought to mean 0 and variance 1: [..., H] -> [..., H]."""
+    return F.relu(F.layer_norm(x, x.shape[-1:]))
+
+
 def smoothed(action: Tensor, noise: Tensor, clip: float) -> Tensor:
     """clip(a + clip(epsilon, -c, c), -1, 1), so that Q' is averaged over like actions: [B, K] each."""
     return (action + noise.clamp(-clip, clip)).clamp(-1, 1)
@@ -71,7 +79,8 @@ class DDPG:
         sizes = (spec.obs_dim, *config.hidden, spec.action_dim)
         self.actor = mlp(*sizes, generator=init, activation=nn.ReLU).append(nn.Tanh()).to(device)
         sizes = (spec.obs_dim + spec.action_dim, *config.hidden, 1)
-        self.critic = EnsembleMLP(config.critics, *sizes, generator=init, activation=torch.relu_).to(device)
+        relu = normalized_relu if config.layer_norm else torch.relu_
+        self.critic = EnsembleMLP(config.critics, *sizes, generator=init, activation=relu).to(device)
         self.actor_target = copy.deepcopy(self.actor).requires_grad_(False)
         self.critic_target = copy.deepcopy(self.critic).requires_grad_(False)
         self.actor_parameters = tuple(self.actor.parameters())

@@ -182,7 +182,12 @@ PRESETS = {
             algo=SACConfig(lr=1e-3, target_entropy=-3.0),
             train=MUJOCO,
         ),
-        RunConfig(preset="td3-halfcheetah", env_id="HalfCheetah-v5", algo=TD3Config(lr=1e-3), train=MUJOCO),
+        RunConfig(
+            preset="td3-halfcheetah",
+            env_id="HalfCheetah-v5",
+            algo=TD3Config(lr=1e-3, layer_norm=True),
+            train=MUJOCO,
+        ),
         RunConfig(preset="crossq-halfcheetah", env_id="HalfCheetah-v5", algo=CrossQConfig(), train=MUJOCO),
         RunConfig(preset="sac-hopper", env_id="Hopper-v5", algo=SACConfig(), train=LONG),
     )

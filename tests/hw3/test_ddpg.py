@@ -55,6 +55,19 @@ def test_target_by_hand():
         assert len(q) == config.critics
 
 
+def test_a_normalised_critic_is_bounded_wherever_it_is_asked():
+    """Units of variance 1 have length sqrt(H), ReLU shortens them: |Q| <= |w| sqrt(H) + |b|. Plain critics
+    grow with the distance."""
+    batch, excess = noise(CONTINUOUS), {}
+    for layer_norm in (True, False):
+        made = agent(TD3, layer_norm=layer_norm)
+        weight, bias = made.critic.layers[-1].weight, made.critic.layers[-1].bias  # [E, H, 1], [E, 1, 1]
+        bound = weight.norm(dim=1) * weight.shape[1] ** 0.5 + bias.abs().squeeze(1)  # [E, 1]
+        q = made.q(made.critic, batch.obs, 1e6 * batch.action)
+        excess[layer_norm] = (q.abs() - bound).max().item()
+    assert excess[True] <= 1e-5 < 1e3 < excess[False]
+
+
 def test_target_noise_is_td3s_only():
     batch = noise(CONTINUOUS)
     plain, smooth = agent(SMALL), agent(TD3)
