@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from common import checkpoint, cli, device
+from common.cuda_graph import CapturedUpdate
 from common.envs import registry
 from common.logger import RunLogger
 from common.prioritized_replay import PrioritizedReplay
@@ -17,7 +18,7 @@ from common.rollout import Collector
 from common.schedules import Linear
 from common.seeding import seed_everything
 from common.session import conclude, resume_point
-from common.types import EnvSpec
+from common.types import EnvSpec, require
 from hw3_q_learning.cem_q import CEMQ, CEMQConfig
 from hw3_q_learning.crossq import CrossQ, CrossQConfig
 from hw3_q_learning.ddpg import DDPG, DDPGConfig, TD3Config
@@ -39,6 +40,7 @@ AGENTS = {
     NAFConfig: NAF,
     CEMQConfig: CEMQ,
 }
+CAPTURED = {SACConfig, DDPGConfig, TD3Config}  # whose settings stand still
 Algo = (
     DQNConfig
     | C51Config
@@ -56,6 +58,12 @@ Algo = (
 class RunConfig(cli.RunOptions):
     algo: Algo  # settings of the algorithm
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
+    capture: bool = False  # on CUDA, launch an update as one graph: SAC, DDPG and TD3
+
+    def __post_init__(self):
+        super().__post_init__()
+        ok = not self.capture or type(self.algo) in CAPTURED
+        require(ok, f"capture must be off for {type(self.algo).__name__.removesuffix('Config')}")
 
 
 CARTPOLE = TrainConfig(
@@ -185,7 +193,7 @@ PRESETS = {
         RunConfig(
             preset="td3-halfcheetah",
             env_id="HalfCheetah-v5",
-            algo=TD3Config(lr=1e-3, layer_norm=True),
+            algo=TD3Config(lr=1e-3, tau=0.01, layer_norm=True),
             train=MUJOCO,
         ),
         RunConfig(preset="crossq-halfcheetah", env_id="HalfCheetah-v5", algo=CrossQConfig(), train=MUJOCO),
@@ -212,6 +220,7 @@ def run(config: RunConfig) -> str:
         spec, config.algo, config.train.total_updates, torch_device, config.seed
     )
     replay = make_replay(config, spec, torch_device)
+    update = CapturedUpdate(agent, config.algo.actor_period) if config.capture else agent.update
     start = resume_point(config, torch_device)
     if "agent" in start:
         checkpoint.restore(agent, start["agent"])
@@ -221,7 +230,9 @@ def run(config: RunConfig) -> str:
     status = "failed"
     try:
         collector = Collector(envs, torch_device)
-        status = train(agent, collector, replay, eval_envs, logger, config.train, config.seed, start["step"])
+        status = train(
+            agent, collector, replay, eval_envs, logger, config.train, config.seed, start["step"], update
+        )
     finally:
         command = shlex.join(["python", "-m", f"{HOMEWORK}.run", *sys.argv[1:]])
         logger.close(status, command=command, device=str(torch_device))

@@ -22,10 +22,10 @@ import torch
 from common import checkpoint
 from common.evaluation import evaluate
 from common.logger import RunLogger, numbers
-from common.replay import Replay
+from common.replay import Batch, Replay
 from common.rollout import Collector, begin_stretch
 from common.seeding import child_seed
-from common.types import Agent, EnvSpec, require, require_at_least
+from common.types import Agent, EnvSpec, Metrics, require, require_at_least
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,13 @@ def train(
     config: TrainConfig,
     seed: int,
     step: int = 0,
+    update: Callable[[Batch], Metrics] | None = None,
 ) -> str:
-    """From environment step `step` to the end; "finished", or "interrupted" by Ctrl-C, checkpoint saved."""
+    """From environment step `step` to the end; "finished", or "interrupted" by Ctrl-C, checkpoint saved.
+
+    `update` stands for agent.update where that is launched in another way.
+    """
+    update = update or agent.update
     size, end = config.round_size, config.rounds * config.round_size
     draws, shown = begin_stretch(collector, seed, step), {}
     logged_at, logged_s = step, logger.wall_s
@@ -101,7 +106,7 @@ def train(
             shown |= episodes
             for _ in range(config.updates if step >= config.learning_starts else 0):
                 batch = replay.sample(config.batch_size, draws)
-                metrics = agent.update(batch)
+                metrics = update(batch)
                 if batch.index is not None:
                     replay.reprioritize(batch.index, metrics["value/td_error"])
                 shown |= metrics

@@ -48,9 +48,23 @@ def test_every_preset_runs_on_a_gpu(preset, tmp_path, monkeypatch):
     assert main(monkeypatch, preset, "--device", "cuda", *TINY, "--out", tmp_path) == 0
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("preset", ["sac-pendulum", "ddpg-pendulum", "td3-pendulum"])
+def test_a_captured_run_is_the_plain_run(preset, tmp_path, monkeypatch):
+    """The same kernels on the same numbers: rows alike but for the clock."""
+    for flag in ("--capture", "--no-capture"):
+        assert main(monkeypatch, preset, "--device", "cuda", flag, *TINY, "--out", tmp_path / flag) == 0
+    captured, plain = (rows(run_directory(tmp_path / flag)) for flag in ("--capture", "--no-capture"))
+    for a, b in zip(captured, plain, strict=True):
+        shown = {key for key in b if isinstance(b[key], float) and key not in ("wall_s", "speed/steps_per_s")}
+        assert {key: a[key] for key in shown} == pytest.approx({key: b[key] for key in shown}, rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
+        (["crossq-pendulum", "--capture"], "capture must be off for CrossQ"),
+        (["sac-pendulum", "--capture"], "capture must run on device cuda, got cpu"),
         (["dqn-cartpole", "--env-id", "Pendulum-v1"], "env_id must have discrete actions for DQN"),
         (["sac-pendulum", "--env-id", "CartPole-v1"], "env_id must have continuous actions for SAC"),
         (["sac-pendulm"], "there is no preset 'sac-pendulm'; did you mean sac-pendulum?"),
