@@ -182,7 +182,7 @@ PRESETS = {
             preset="sac-inverteddoublependulum",
             env_id="InvertedDoublePendulum-v5",
             algo=SACConfig(lr=1e-3, hidden=SMALL),
-            train=replace(MUJOCO, total_steps=50_000, learning_starts=1_000, eval_every=5_000),
+            train=replace(MUJOCO, total_steps=20_000, learning_starts=1_000, eval_every=2_000),
         ),
         RunConfig(
             preset="sac-halfcheetah",
