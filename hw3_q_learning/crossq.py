@@ -13,13 +13,12 @@ The paper's critics are 2048 units wide; these take a CPU's hours to days, ours 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import partial
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
-from common.ensemble import EnsembleLinear
+from common.networks import Layers, mlp
 from common.optim import Adam
 from common.replay import Batch
 from common.seeding import generator
@@ -52,34 +51,32 @@ def renormalization(mean_b: Tensor, std_b: Tensor, mean: Tensor, std: Tensor, r_
 
 
 class BatchRenorm(nn.Module):
-    """Normalises [..., B, n] over B; learning it uses the batch's moments, in `eval` the running ones.
+    """Normalises [B, n] over B; learning it uses the batch's moments, in `eval` the running ones."""
 
-    `shape` [..., 1, n]: leading dimensions are members of an ensemble, each with moments of its own.
-    """
-
-    def __init__(self, *shape: int, momentum: float, warmup: int, r_max: float = 3.0, d_max: float = 5.0):
+    def __init__(self, units: int, momentum: float, warmup: int, r_max: float = 3.0, d_max: float = 5.0):
         super().__init__()
         self.momentum, self.warmup, self.r_max, self.d_max = momentum, warmup, r_max, d_max
-        self.scale, self.bias = nn.Parameter(torch.ones(shape)), nn.Parameter(torch.zeros(shape))
-        self.register_buffer("mean", torch.zeros(shape))
-        self.register_buffer("var", torch.ones(shape))
+        self.scale, self.bias = nn.Parameter(torch.ones(units)), nn.Parameter(torch.zeros(units))
+        self.register_buffer("mean", torch.zeros(units))
+        self.register_buffer("var", torch.ones(units))
         self.passes = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.training:
-            slope = self.scale * (self.var + EPSILON).rsqrt()
-            return torch.addcmul(self.bias - self.mean * slope, x, slope)
-        var, mean = torch.var_mean(x, -2, correction=0, keepdim=True)
-        std = (var + EPSILON).sqrt()
-        slope, shift = self.scale / std, self.bias
-        if self.passes >= self.warmup:
-            moments = (mean.detach(), std.detach(), self.mean, (self.var + EPSILON).sqrt())
-            r, d = renormalization(*moments, self.r_max, self.d_max)
-            slope, shift = slope * r, shift + self.scale * d
-        self.mean.lerp_(mean.detach(), self.momentum)
-        self.var.lerp_(var.detach(), self.momentum)
-        self.passes += 1
-        return torch.addcmul(shift - mean * slope, x, slope)
+        slope, shift = self.scale, self.bias
+        if self.training:
+            if self.passes >= self.warmup:
+                r, d = self.corrections(x)
+                slope, shift = slope * r, shift + slope * d
+            self.passes += 1
+        moments = (self.mean, self.var, self.training, self.momentum)
+        return torch.batch_norm(x, slope, shift, *moments, eps=EPSILON, cudnn_enabled=False)
+
+    @torch.no_grad()
+    def corrections(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """r and d of this batch: [B, n] -> [n] each."""
+        var, mean = torch.var_mean(x, 0, correction=0)
+        std_b, std = (var + EPSILON).sqrt(), (self.var + EPSILON).sqrt()
+        return renormalization(mean, std_b, self.mean, std, self.r_max, self.d_max)
 
     def get_extra_state(self) -> int:
         return self.passes
@@ -88,25 +85,26 @@ class BatchRenorm(nn.Module):
         self.passes = state
 
 
-class NormalizedMLP(nn.Module):
-    """Batch renormalisation before each of E networks' layers: [B, n_in] -> [E, B, n_out]."""
+def normalized_mlp(*sizes: int, generator: torch.Generator, momentum: float, warmup: int) -> nn.Sequential:
+    """Batch renormalisation before each layer: [B, n_in] -> [B, n_out]."""
+    layers: list[nn.Module] = []
+    for layer in mlp(*sizes, generator=generator, activation=partial(nn.ReLU, inplace=True)):
+        if isinstance(layer, nn.Linear):
+            layers.append(BatchRenorm(layer.in_features, momentum, warmup))
+        layers.append(layer)
+    return Layers(*layers)
 
-    def __init__(self, members: int, *sizes: int, generator: torch.Generator, momentum: float, warmup: int):
+
+class Critics(nn.Module):
+    """E networks: [B, n_in] -> [E, B, 1]. One after the other: of E batches at once nothing fuses the
+    normalisation, which would take as long as the products."""
+
+    def __init__(self, members: int, *sizes: int, **options):
         super().__init__()
-        gains = [2**0.5] * (len(sizes) - 2) + [1.0]
-        self.layers, self.norms = nn.ModuleList(), nn.ModuleList()
-        for k, (n_in, n_out) in enumerate(pairwise(sizes)):
-            shape = (members, 1, n_in) if k else (1, n_in)  # members share their input
-            self.norms.append(BatchRenorm(*shape, momentum=momentum, warmup=warmup))
-            self.layers.append(EnsembleLinear(members, n_in, n_out, gains[k], generator))
-        self.members = members
+        self.members = nn.ModuleList(normalized_mlp(*sizes, **options) for _ in range(members))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.norms[0](x)
-        x = self.layers[0](x.expand(self.members, *x.shape))
-        for norm, layer in zip(self.norms[1:], self.layers[1:], strict=True):
-            x = layer(norm(F.relu(x)))
-        return x
+        return torch.stack([member(x) for member in self.members])
 
 
 class CrossQ(SAC):
@@ -123,9 +121,9 @@ class CrossQ(SAC):
         self.generator, init = generator(seed, "explore", device=device), generator(seed, "init")
         options = {"generator": init, "momentum": config.momentum, "warmup": config.warmup}
         sizes = (spec.obs_dim + spec.action_dim, *config.critic_hidden, 1)
-        self.critic = NormalizedMLP(config.critics, *sizes, **options).to(device).eval()
+        self.critic = Critics(config.critics, *sizes, **options).to(device).eval()
         sizes = (spec.obs_dim, *config.hidden, 2 * spec.action_dim)
-        self.actor = nn.Sequential(NormalizedMLP(1, *sizes, **options), nn.Flatten(0, 1)).to(device).eval()
+        self.actor = normalized_mlp(*sizes, **options).to(device).eval()
         self.temperature = Temperature(config.alpha, config.learn_alpha).to(device)
         self.critic_parameters = tuple(self.critic.parameters())
         learned = tuple(self.temperature.parameters()) if config.learn_alpha else ()

@@ -64,6 +64,8 @@ class RunConfig(cli.RunOptions):
         super().__post_init__()
         ok = not self.capture or type(self.algo) in CAPTURED
         require(ok, f"capture must be off for {type(self.algo).__name__.removesuffix('Config')}")
+        ok = self.train.batch_size > 1 or not isinstance(self.algo, CrossQConfig)
+        require(ok, "batch_size must be at least 2 for CrossQ, which normalises over it, got 1")
 
 
 CARTPOLE = TrainConfig(

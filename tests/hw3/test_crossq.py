@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from common import checkpoint
 from common.types import UsageError
-from hw3_q_learning.crossq import EPSILON, BatchRenorm, CrossQ, CrossQConfig, NormalizedMLP, renormalization
+from hw3_q_learning.crossq import EPSILON, BatchRenorm, Critics, CrossQ, CrossQConfig, renormalization
 from hw3_q_learning.sac import soft_value
 from tests.helpers import CPU
 from tests.hw3.batches import CONTINUOUS, DISCRETE, noise, self_loop
@@ -23,10 +23,14 @@ def agent(seed: int = 0, **options) -> CrossQ:
 
 def norm(momentum: float = 0.1, warmup: int = 0, **limits) -> BatchRenorm:
     """With scale and bias that show."""
-    made = BatchRenorm(1, 4, momentum=momentum, warmup=warmup, **limits)
+    made = BatchRenorm(4, momentum=momentum, warmup=warmup, **limits)
     made.scale.data.uniform_(0.5, 2, generator=torch.Generator().manual_seed(1))
     made.bias.data.uniform_(-1, 1, generator=torch.Generator().manual_seed(2))
     return made
+
+
+def norms(net: torch.nn.Module) -> list[BatchRenorm]:
+    return [layer for layer in net.modules() if isinstance(layer, BatchRenorm)]
 
 
 def data(generator, size: int = 32) -> torch.Tensor:
@@ -36,7 +40,7 @@ def data(generator, size: int = 32) -> torch.Tensor:
 def test_before_the_end_of_the_warmup_it_is_batch_normalisation(generator):
     """PyTorch's, in value and in gradient."""
     made, x = norm(warmup=10**9), data(generator).requires_grad_()
-    expected = F.batch_norm(x, None, None, made.scale[0], made.bias[0], training=True, eps=EPSILON)
+    expected = F.batch_norm(x, None, None, made.scale, made.bias, training=True, eps=EPSILON)
     weight = torch.randn(32, 4, generator=generator)
     out = made(x)
     torch.testing.assert_close(out, expected)
@@ -76,28 +80,29 @@ def test_running_moments_approach_those_of_the_data(generator):
     x = data(generator)
     for _ in range(30):
         made(x)
-    torch.testing.assert_close(made.mean[0], x.mean(0))
-    torch.testing.assert_close(made.var[0], x.var(0, correction=0))
+    torch.testing.assert_close(made.mean, x.mean(0))
+    torch.testing.assert_close(made.var, x.var(0))
     before = made.mean.clone()
     made.eval()(x + 5)
     assert torch.equal(made.mean, before)
 
 
 def test_members_have_moments_of_their_own(generator):
-    net = NormalizedMLP(2, 4, 8, 1, generator=generator, momentum=0.1, warmup=10)
+    net = Critics(2, 4, 8, 1, generator=generator, momentum=0.1, warmup=10)
     x = torch.randn(16, 4, generator=generator)
     assert net(x).shape == (2, 16, 1)
-    hidden = net.norms[1].mean
-    assert hidden.shape == (2, 1, 8)
-    assert not torch.allclose(hidden[0], hidden[1])
+    first, second = (norms(member)[1].mean for member in net.members)
+    assert first.shape == (8,)
+    assert not torch.allclose(first, second)
 
 
 def test_both_batches_are_normalised_together():
     """Moments after the pass are those of (s, a) and (s', a') joined, and y has no gradient."""
     made, batch = agent(momentum=1.0), noise(CONTINUOUS)
     q, y = made.joint(batch)
-    mean = made.critic.norms[0].mean[0, :3]
-    torch.testing.assert_close(mean, torch.cat((batch.obs, batch.next_obs)).mean(0))
+    joined = torch.cat((batch.obs, batch.next_obs)).mean(0)
+    for member in made.critic.members:
+        torch.testing.assert_close(norms(member)[0].mean[:3], joined)
     assert q.shape == (2, 32)
     assert q.requires_grad
     assert not y.requires_grad
@@ -108,7 +113,7 @@ def test_both_batches_are_normalised_together():
 def test_target_is_sacs_with_the_critic_itself():
     """Normalisation fixed to its running moments (unlimited, momentum 0), joint and separate passes agree."""
     made, batch = agent(momentum=0.0, warmup=0), noise(CONTINUOUS)
-    for layer in made.critic.norms:
+    for layer in norms(made.critic):
         layer.r_max = layer.d_max = 1e9
     state = made.generator.get_state()
     _, y = made.joint(batch)
@@ -125,10 +130,10 @@ def test_actor_moves_every_third_step_and_acting_leaves_moments_alone():
         before = snapshot(made.actor)
         made.update(noise(CONTINUOUS, seed=k))
         assert same(before, snapshot(made.actor)) is (k % 3 != 0)
-    moments = made.actor[0].norms[0].mean.clone()
+    moments = norms(made.actor)[0].mean.clone()
     made.act(noise(CONTINUOUS).obs.numpy())
     made.explore(noise(CONTINUOUS).obs.numpy(), 0)
-    assert torch.equal(made.actor[0].norms[0].mean, moments)
+    assert torch.equal(norms(made.actor)[0].mean, moments)
 
 
 def test_value_of_the_state_that_never_ends():

@@ -64,6 +64,7 @@ def test_a_captured_run_is_the_plain_run(preset, tmp_path, monkeypatch):
     ("args", "sentence"),
     [
         (["crossq-pendulum", "--capture"], "capture must be off for CrossQ"),
+        (["crossq-pendulum", "--train.batch-size", "1"], "batch_size must be at least 2 for CrossQ"),
         (["sac-pendulum", "--capture"], "capture must run on device cuda, got cpu"),
         (["dqn-cartpole", "--env-id", "Pendulum-v1"], "env_id must have discrete actions for DQN"),
         (["sac-pendulum", "--env-id", "CartPole-v1"], "env_id must have continuous actions for SAC"),
