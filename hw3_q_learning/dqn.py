@@ -11,11 +11,12 @@ y is a constant: no gradient flows through it.
 from __future__ import annotations
 
 import copy
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from common.networks import require_hidden
@@ -25,6 +26,8 @@ from common.schedules import Linear
 from common.seeding import generator
 from common.types import EnvSpec, UsageError, require, require_at_least, require_positive, require_unit
 from hw3_q_learning.q_networks import QNetwork
+
+LONGEST = 1_000  # steps that a random action is held
 
 
 @dataclass(frozen=True)
@@ -42,11 +45,14 @@ class DQNConfig:
     epsilon: float = 1.0  # probability of a random action at first
     epsilon_final: float = 0.05  # and in the end
     epsilon_steps: int = 10_000  # environment steps of its linear decay
+    zeta: float | None = None  # mu: a random action is held for n steps, P(n) ~ n^-mu; for one if none
 
     def __post_init__(self):
         require_unit(self, "gamma", "tau", "epsilon", "epsilon_final")
         require_positive(self, "lr", "huber")
         require_at_least(self, 1, "target_period", "epsilon_steps")
+        ok = self.zeta is None or 1 < self.zeta < math.inf
+        require(ok, f"zeta must be above 1 and finite, got {self.zeta}")
         require(self.max_grad_norm > 0, f"max_grad_norm must be positive, got {self.max_grad_norm}")
         require_hidden(self.hidden)
 
@@ -70,12 +76,36 @@ def require_discrete(spec: EnvSpec, name: str) -> None:
     require(spec.discrete, f"env_id must have discrete actions for {name}, this one's are continuous")
 
 
+class Hold(nn.Module):
+    """Random actions that last: where dithering gets nowhere, n times the same does (Dabney et al. 2021,
+    2006.01782)."""
+
+    def __init__(self, num_envs: int, mu: float):
+        super().__init__()
+        weight = torch.arange(1, LONGEST + 1, dtype=torch.float64) ** -mu
+        self.register_buffer("law", weight.cumsum(0) / weight.sum(), persistent=False)  # P(duration <= n)
+        self.register_buffer("action", torch.zeros(num_envs, dtype=torch.int64))
+        self.register_buffer("left", torch.zeros(num_envs, dtype=torch.int64))  # steps it is still held
+
+    def forward(self, begin: Tensor, drawn: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Who acts at random, bool [N], and how [N], if those who are free now `begin` with what is drawn."""
+        begin = begin & (self.left == 0)
+        uniform = torch.rand(len(begin), generator=generator, dtype=torch.float64)
+        self.action = torch.where(begin, drawn, self.action)
+        self.left = torch.where(begin, torch.searchsorted(self.law, uniform) + 1, self.left)
+        random = self.left > 0
+        self.left = (self.left - 1).clamp(min=0)
+        return random, self.action
+
+
 class DQN:
     def __init__(self, spec: EnvSpec, config: DQNConfig, total_updates: int, device: torch.device, seed: int):
         require_discrete(spec, "DQN")
         self.config, self.device, self.num_actions = config, device, spec.action_dim
         self.lr = Linear(config.lr, 0.0 if config.lr_decay else config.lr, max(total_updates, 1))
         self.epsilon = Linear(config.epsilon, config.epsilon_final, config.epsilon_steps)
+        if config.zeta:
+            self.hold = Hold(spec.num_envs, config.zeta)
         self.generator = generator(seed, "explore")
         init = generator(seed, "init")
         self.q = self.network(spec, init).to(device)
@@ -99,9 +129,11 @@ class DQN:
 
     def explore(self, obs: np.ndarray, step: int) -> np.ndarray:
         """Epsilon-greedy."""
-        random = torch.rand(len(obs), generator=self.generator).numpy() < self.epsilon(step)
-        drawn = torch.randint(self.num_actions, (len(obs),), generator=self.generator).numpy()
-        return drawn if random.all() else np.where(random, drawn, self.act(obs))
+        random = torch.rand(len(obs), generator=self.generator) < self.epsilon(step)
+        drawn = torch.randint(self.num_actions, (len(obs),), generator=self.generator)
+        if self.config.zeta:
+            random, drawn = self.hold(random, drawn, self.generator)
+        return drawn.numpy() if random.all() else np.where(random.numpy(), drawn.numpy(), self.act(obs))
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         c = self.config

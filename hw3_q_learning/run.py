@@ -137,10 +137,9 @@ PRESETS = {
         RunConfig(
             preset="dqn-mountaincar",
             env_id="MountainCar-v0",
-            algo=DQNConfig(
-                lr=4e-3, gamma=0.98, target_period=300, tau=1.0, epsilon_final=0.07, epsilon_steps=24_000
-            ),
-            train=replace(BOX2D, total_steps=120_000, collect_steps=16, updates=8, capacity=10_000),
+            # Dithering never gets up the hill: random actions are held.
+            algo=DQNConfig(lr=1e-3, gamma=0.98, epsilon_final=0.07, epsilon_steps=24_000, zeta=2.0),
+            train=replace(BOX2D, total_steps=120_000, updates=2, n_step=5),
         ),
         RunConfig(
             preset="dqn-lunarlander",

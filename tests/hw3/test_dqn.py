@@ -1,13 +1,14 @@
 """Deep Q-learning: targets by hand, the value of a state that never ends, what each setting changes."""
 
 import dataclasses
+import math
 
 import numpy as np
 import pytest
 import torch
 
 from common.types import UsageError
-from hw3_q_learning.dqn import DQN, DQNConfig, td_target, value_of_greedy
+from hw3_q_learning.dqn import DQN, DQNConfig, Hold, td_target, value_of_greedy
 from hw3_q_learning.q_networks import QNetwork, duel
 from tests.helpers import CPU
 from tests.hw3.batches import CONTINUOUS, DISCRETE, noise, self_loop
@@ -145,6 +146,33 @@ def test_exploration_is_epsilon_greedy():
     assert not made.act(np.zeros((7, 3), np.float32)).any()
 
 
+def test_a_random_action_is_held_as_long_as_was_drawn(generator):
+    """Of durations 1 and 2 with 4/5 and 1/5 (mu = 2): mean 1.2, and nothing else begins meanwhile."""
+    hold = Hold(1, 2.0)
+    hold.law = torch.tensor([0.8, 1.0], dtype=torch.float64)
+    one = torch.ones(1, dtype=torch.bool)
+    begins = 0
+    for k in range(3_000):
+        held, before = hold.left.item() > 0, hold.action.item()
+        random, action = hold(one, torch.tensor([k]), generator)
+        assert random.item()
+        assert action.item() == (before if held else k)
+        begins += not held
+    share = 1 / 1.2
+    assert abs(begins / 3_000 - share) < 4 * (share * (1 - share) / 3_000) ** 0.5
+
+
+def test_durations_follow_the_zeta_law(generator):
+    """P(1) = 6 / pi^2 but for the end of the sum, P(2) a quarter of it; who does not begin stays greedy."""
+    hold = Hold(20_000, 2.0)
+    begin = torch.arange(20_000) % 2 == 0
+    random, _ = hold(begin, torch.zeros(20_000, dtype=torch.int64), generator)
+    assert torch.equal(random, begin)
+    for n, p in ((1, 6 / math.pi**2), (2, 1.5 / math.pi**2)):
+        found = (hold.left[begin] == n - 1).float().mean().item()
+        assert abs(found - p) < 4 * (p * (1 - p) / 10_000) ** 0.5 + 1e-3
+
+
 def test_duelling_by_hand():
     """V = 2, A = (1, 3): the mean of A is taken off, so that the mean of Q is V."""
     assert duel(torch.tensor([[2.0]]), torch.tensor([[1.0, 3.0]])).tolist() == [[1, 3]]
@@ -173,6 +201,7 @@ def test_overestimation_of_the_max_and_its_absence_in_double_q(generator):
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
+        ({"zeta": 1.0}, "zeta must be above 1 and finite, got 1.0"),
         ({"gamma": 1.01}, "gamma must lie in"),
         ({"lr": 0.0}, "lr must be positive"),
         ({"huber": float("nan")}, "huber must be positive"),

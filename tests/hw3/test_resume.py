@@ -27,6 +27,7 @@ def settings(algo: type, train: TrainConfig, out) -> RunConfig:
     """With networks and an environment that cost little."""
     discrete = issubclass(algo, type(PRESETS["dqn-cartpole"].algo))
     small = {"hidden": (8,)} | ({"critic_hidden": (8,)} if hasattr(algo, "critic_hidden") else {})
+    small |= {"zeta": 1.5} if discrete and train is SPECIAL else {}  # an action may be held at the checkpoint
     return RunConfig(
         preset="dqn-cartpole",
         env_id="CartPole-v1" if discrete else "InvertedPendulum-v5",
