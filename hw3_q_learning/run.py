@@ -145,7 +145,9 @@ PRESETS = {
             preset="dqn-lunarlander",
             env_id="LunarLander-v3",
             # Landing and crashing earn 100 each way; linear from 1 on the loss would learn their median.
-            algo=DQNConfig(lr=6e-4, epsilon_steps=12_000, huber=100.0, max_grad_norm=100.0),
+            algo=DQNConfig(
+                lr=6e-4, epsilon_final=0.1, epsilon_steps=12_000, huber=100.0, max_grad_norm=100.0
+            ),
             train=replace(BOX2D, n_step=3),
         ),
         RunConfig(
