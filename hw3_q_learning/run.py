@@ -196,10 +196,15 @@ PRESETS = {
         RunConfig(
             preset="td3-halfcheetah",
             env_id="HalfCheetah-v5",
-            algo=TD3Config(lr=1e-3, tau=0.01, layer_norm=True),
+            algo=TD3Config(lr=1e-3, layer_norm=True, actor_period=1),
             train=MUJOCO,
         ),
-        RunConfig(preset="crossq-halfcheetah", env_id="HalfCheetah-v5", algo=CrossQConfig(), train=MUJOCO),
+        RunConfig(
+            preset="crossq-halfcheetah",
+            env_id="HalfCheetah-v5",
+            algo=CrossQConfig(target_entropy=-3.0),
+            train=MUJOCO,
+        ),
         RunConfig(preset="sac-hopper", env_id="Hopper-v5", algo=SACConfig(), train=LONG),
     )
 }
