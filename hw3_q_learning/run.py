@@ -196,7 +196,7 @@ PRESETS = {
         RunConfig(
             preset="td3-halfcheetah",
             env_id="HalfCheetah-v5",
-            algo=TD3Config(lr=1e-3, layer_norm=True, actor_period=1),
+            algo=TD3Config(lr=1e-3, tau=0.01, layer_norm=True),
             train=MUJOCO,
         ),
         RunConfig(
