@@ -146,7 +146,12 @@ PRESETS = {
             env_id="LunarLander-v3",
             # Landing and crashing earn 100 each way; linear from 1 on the loss would learn their median.
             algo=DQNConfig(
-                lr=6e-4, epsilon_final=0.1, epsilon_steps=12_000, huber=100.0, max_grad_norm=100.0
+                lr=6e-4,
+                huber=100.0,
+                max_grad_norm=100.0,
+                epsilon_final=0.1,
+                epsilon_steps=12_000,
+                zeta=3.0,  # or it may hover for ever
             ),
             train=replace(BOX2D, n_step=3),
         ),
