@@ -22,7 +22,7 @@ class Learner(Protocol):
 
 
 class CapturedUpdate:
-    """agent.update(batch), from the fourth period on by replaying what it launched in one of them.
+    """agent.update(batch), from the fourth period on by replaying the kernels that it launches in that one.
 
     An update of small networks is some hundred kernels of a few microseconds, launched one by one by Python;
     a graph launches them together. It stays in its memory: batches are copied to one place, and what an
@@ -55,7 +55,7 @@ class CapturedUpdate:
     def place(self, batch: Batch) -> None:
         """Where the graphs read it."""
         if self.batch is None:
-            self.batch = Batch(*(x.clone() if isinstance(x, Tensor) else x for x in batch))
+            self.batch = Batch(*(torch.empty_like(x) if isinstance(x, Tensor) else x for x in batch))
         for place, x in zip(self.batch, batch, strict=True):
             if isinstance(x, Tensor):
                 place.copy_(x)

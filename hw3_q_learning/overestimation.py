@@ -123,17 +123,12 @@ def read_csv(path: Path) -> list[Row]:
 
 def draw(axes: Axes, rows: Sequence[Row]) -> None:
     """Means over seeds, values solid, returns dashed; thin lines are seeds."""
+    seeds, steps = (list(dict.fromkeys(getattr(row, key) for row in rows)) for key in ("seed", "step"))
     for i, name in enumerate(dict.fromkeys(row.algo for row in rows)):
-        for key, style in (("value", "-"), ("monte_carlo", "--")):
-            runs: dict[int, dict[int, float]] = {}
-            for row in rows:
-                if row.algo == name:
-                    runs.setdefault(row.seed, {})[row.step] = getattr(row, key)
-            steps = list(next(iter(runs.values())))
-            lines = np.array([[run[step] for step in steps] for run in runs.values()])  # [seeds, steps]
+        found = np.array([row[3:] for row in rows if row.algo == name]).reshape(len(seeds), len(steps), 2)
+        for lines, style, what in ((found[..., 0], "-", "value"), (found[..., 1], "--", "return")):
             axes.plot(steps, lines.T, f"C{i}{style}", lw=0.5, alpha=0.5)
-            label = f"{name}, {'its value' if key == 'value' else 'its return'}"
-            axes.plot(steps, lines.mean(0), f"C{i}{style}", lw=2, label=label)
+            axes.plot(steps, lines.mean(0), f"C{i}{style}", lw=2, label=f"{name}, its {what}")
     axes.axhline(0, color="gray", lw=1)
     axes.set(xlabel="environment steps", ylabel="discounted sum of rewards", ylim=(-75, None))
     axes.set_title(f"Pendulum-v1, {TORQUES} torques")
