@@ -12,6 +12,10 @@ OPEN_LOOP = ("mpc-obstacles", "--algo.replan-every", "10")
 BALANCE, HOP, CHEETAH = "mbpo-invertedpendulum", "mbpo-hopper", "mbpo-cheetah"
 REAL = ("--algo.real-ratio", "1")  # nothing imagined: the model-free agent in the same loop
 SAC = (*REAL, "--train.updates", "1")
+SWING = (
+    *(BALANCE, *SAC, "--env-id", "course/CartPoleSwingUpDense-v0", "--learner.gamma", "0.99"),
+    *("--learner.hidden", "128", "128", "--train.total-steps", "20000", "--train.eval-every", "1000"),
+)
 EXPERIMENTS = {
     # The lecture's ladder, at equal data.
     "obstacles": Experiment(
@@ -49,6 +53,7 @@ EXPERIMENTS = {
             "TSinf": ("pets-cartpole",),
             "TS1": ("pets-cartpole", "--algo.propagation", "ts1"),
             "PDDM": ("pddm-cartpole",),
+            "SAC": SWING,  # ten times the steps
         },
         FIVE,
     ),
