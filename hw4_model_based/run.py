@@ -242,8 +242,11 @@ PRESETS = {
         RunConfig(
             preset="foresight-push",
             env_id="course/PushPixels-v0",
-            algo=ForesightConfig(horizon=5, samples=50, iterations=3, elites=6, std=0.8),
-            train=TrainConfig(total_steps=4_500, initial_steps=4_000, num_envs=16, trial_steps=16),
+            # The way around the block is long: noise that trembles does not find it.
+            algo=ForesightConfig(
+                search="mppi", noise_beta=0.3, std=3.0, temperature=1.0, horizon=10, samples=60
+            ),
+            train=TrainConfig(total_steps=4_700, initial_steps=4_000, num_envs=16, trial_steps=24),
         ),
         RunConfig(
             preset="latent-pendulum",
