@@ -210,7 +210,12 @@ PRESETS = {
             algo=CrossQConfig(target_entropy=-3.0),
             train=MUJOCO,
         ),
-        RunConfig(preset="sac-hopper", env_id="Hopper-v5", algo=SACConfig(), train=LONG),
+        RunConfig(
+            preset="sac-hopper",
+            env_id="Hopper-v5",
+            algo=SACConfig(lr=1e-3, target_entropy=-1.0),
+            train=LONG,
+        ),
     )
 }
 
