@@ -18,6 +18,7 @@ from pathlib import Path
 import tyro
 
 from common.checkpoint import write_atomically
+from common.logger import lock
 from common.types import UsageError, require
 
 # Another value of these is still the same run.
@@ -170,7 +171,9 @@ def run_directory(config: RunOptions, homework: str) -> Path:
     """The resumed directory, or a new one out/homework/preset/env/stamp_seed; with the settings in it."""
     directory = config.resume or runs_of(config, homework)
     try:
-        if config.resume is None:
+        if config.resume:
+            lock(directory).close()  # or another process would find its settings changed
+        else:
             directory = _new_directory(directory, f"{time.strftime('%Y%m%d-%H%M%S')}_seed_{config.seed}")
         stored = dataclasses.replace(config, resume=None)
         write_atomically(directory / "config.json", (json.dumps(to_dict(stored), indent=2) + "\n").encode())

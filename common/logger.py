@@ -35,7 +35,7 @@ class RunLogger:
         """Go on from `step` of `total`, `wall_s` seconds in: later rows of a killed run are dropped, as they
         will come again."""
         self.directory = directory
-        self._lock = _lock(directory)
+        self._lock = lock(directory)
         path = directory / "metrics.jsonl"
         kept = [row for row in read_rows(path) if row["step"] <= step] if step else []
         for events in () if step else directory.glob("events.out.tfevents.*"):
@@ -101,7 +101,7 @@ def read_rows(path: Path) -> list[dict]:
     return rows
 
 
-def _lock(directory: Path) -> IO:
+def lock(directory: Path) -> IO:
     """Hold the run directory as long as the file is open: two processes in one run would spoil it.
 
     The system lets go of it even after kill -9.

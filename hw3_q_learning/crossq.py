@@ -18,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from common.networks import Layers, mlp
+from common.networks import Layers, mlp, require_hidden
 from common.optim import Adam
 from common.replay import Batch
 from common.seeding import generator
@@ -43,6 +43,7 @@ class CrossQConfig(SACConfig):
         super().__post_init__()
         require_unit(self, "beta1", "momentum")
         require_at_least(self, 0, "warmup")
+        require_hidden(self.critic_hidden, "critic_hidden")
 
 
 def renormalization(mean_b: Tensor, std_b: Tensor, mean: Tensor, std: Tensor, r_max: float, d_max: float):

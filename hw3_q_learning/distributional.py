@@ -23,6 +23,8 @@ from common.types import EnvSpec, require, require_at_least
 from hw3_q_learning.dqn import DQN, DQNConfig, td_target
 from hw3_q_learning.q_networks import QNetwork
 
+LARGEST = 1e30  # return, far from where float32 ends
+
 
 @dataclass(frozen=True)
 class C51Config(DQNConfig):
@@ -33,7 +35,8 @@ class C51Config(DQNConfig):
     def __post_init__(self):
         super().__post_init__()
         require_at_least(self, 2, "atoms")
-        require(self.v_min < self.v_max, f"v_min must be below v_max, got {self.v_min} and {self.v_max}")
+        ok = -LARGEST < self.v_min < self.v_max < LARGEST
+        require(ok, f"v_min must be below v_max, both finite, got {self.v_min} and {self.v_max}")
 
 
 @dataclass(frozen=True)

@@ -60,11 +60,11 @@ def fitted_value_iteration(
 
     P, R as in dynamic_programming; features [S, d]; weights [S], not negative.
     """
-    features, root = _check(features, 2), np.sqrt(_check(weights, 1))[:, None]
+    features, root = _check(features, 2), _root(weights)
     ok = len(features) == len(root) == len(R)
     require(ok, f"features and weights must be [S, d] and [S] for S = {len(R)} states")
     solve = np.linalg.pinv(root * features) * root.T  # phi = solve y, the least of all that fit alike
-    path = [np.zeros(features.shape[1]) if start is None else _check(start, 1)]
+    path = _begin(start, features.shape[1], iterations)
     for _ in range(iterations):
         y = action_values(P, R, features @ path[-1], gamma).max(1)
         path.append(solve @ y)
@@ -87,7 +87,7 @@ def fitted_q_iteration(
         require(ok, f"data.{name} must be integers in [0, {limit - 1}]")
     solve = np.linalg.pinv(features[data.state, data.action])  # [d, N]
     after, goes_on = features[data.next_state], ~data.terminated.astype(bool)  # [N, A, d]
-    path = [np.zeros(features.shape[2]) if start is None else _check(start, 1)]
+    path = _begin(start, features.shape[2], iterations)
     for _ in range(iterations):
         y = data.reward + gamma * goes_on * (after @ path[-1]).max(1)
         path.append(solve @ y)
@@ -124,7 +124,7 @@ def record(env: gym.Env, episodes: int, act: Act, seed: int) -> Dataset:
 
 def projection(features: Array, weights: Array) -> Array:
     """Pi [S, S]: y -> the closest V_phi in the mean square with these weights."""
-    features, root = _check(features, 2), np.sqrt(_check(weights, 1))[:, None]
+    features, root = _check(features, 2), _root(weights)
     return features @ (np.linalg.pinv(root * features) * root.T)
 
 
@@ -136,6 +136,7 @@ def mean_step(
     P as rows [S A, S]. A = f' D (gamma P_pi - I) f: an eigenvalue to the right of zero, and phi diverges
     however small alpha is.
     """
+    require(0 <= gamma <= 1, f"gamma must lie in [0, 1], got {gamma}")
     step, reward = under_policy(P, np.asarray(R, np.float64), policy)
     features, D = _check(features, 2), _check(weights, 1)[:, None]
     return features.T @ (D * (gamma * (step @ features) - features)), features.T @ (D[:, 0] * reward)
@@ -158,6 +159,21 @@ def star() -> Problem:
     features[6, 6:] = 1, 2
     start = np.array([1.0, 1, 1, 1, 1, 1, 10, 1])
     return Problem(P, np.zeros((7, 1)), features, np.full(7, 1 / 7), start)
+
+
+def _root(weights: Array) -> Array:
+    """[S] -> [S, 1]"""
+    weights = _check(weights, 1)
+    require(bool((weights >= 0).all()), "weights must not be negative")
+    return np.sqrt(weights)[:, None]
+
+
+def _begin(start: Array | None, size: int, iterations: int) -> list[Array]:
+    """The path of phi before the first iteration."""
+    require(iterations >= 0, f"iterations must be at least 0, got {iterations}")
+    start = np.zeros(size) if start is None else _check(start, 1)
+    require(len(start) == size, f"start must be [{size}], got {list(start.shape)}")
+    return [start]
 
 
 def _check(x: Array, ndim: int) -> Array:

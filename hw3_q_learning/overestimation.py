@@ -139,13 +139,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m hw3_q_learning.overestimation", description=__doc__)
     parser.add_argument("--steps", type=int, default=20_000, help="environment steps of each run")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4], help="one run each")
-    default = Path(__file__).parent / "results" / "values" / "overestimation.csv"
-    parser.add_argument("--csv", type=Path, default=default, help="where the numbers go")
+    parser.add_argument("--csv", type=Path, default=Path("overestimation.csv"), help="where the numbers go")
     args = parser.parse_args(argv)
     device.setup("cpu", threads=1)
     try:
         require(args.steps >= EVERY, f"steps must be at least {EVERY}, got {args.steps}")
         require(min(args.seeds) >= 0, f"seeds must not be negative, got {min(args.seeds)}")
+        write_csv(args.csv, [])  # it can be written: better known now than after the runs
         rows = [row for seed in args.seeds for name in VARIANTS for row in learn(name, seed, args.steps)]
         write_csv(args.csv, rows)
     except (ValueError, OSError) as error:

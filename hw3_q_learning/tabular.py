@@ -20,7 +20,7 @@ import gymnasium as gym
 import numpy as np
 
 from common.seeding import child_seed
-from common.types import require
+from common.types import UsageError, require
 from hw3_q_learning.episodes import play, sizes
 from hw3_q_learning.exploration import draw, draw_epsilon_greedy
 
@@ -154,6 +154,9 @@ def _step_sizes(alpha: Schedule, gamma: float, S: int, A: int) -> Callable[[int,
 
     def next_step(s: int, a: int) -> float:
         changes[s][a] += 1
-        return alpha(changes[s][a] - 1)
+        size = alpha(changes[s][a] - 1)
+        if not 0 <= size <= 1:
+            raise UsageError(f"alpha must lie in [0, 1], got {size}")
+        return size
 
     return next_step

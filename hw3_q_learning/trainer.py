@@ -53,6 +53,17 @@ class TrainConfig:
         require(0 <= self.priority <= 2, f"priority must lie in [0, 2], got {self.priority}")
         ok = 0 <= self.priority_weight <= 1
         require(ok, f"priority_weight must lie in [0, 1], got {self.priority_weight}")
+        for name in ("round_size", "learning_starts"):
+            value = getattr(self, name)
+            require(
+                value <= self.total_steps,
+                f"total_steps must be at least {name}, {value}, got {self.total_steps}",
+            )
+        withheld = self.n_step * self.num_envs  # until as many transitions of n steps are complete
+        ok = withheld <= self.learning_starts
+        require(
+            ok, f"learning_starts must be at least n_step num_envs = {withheld}, got {self.learning_starts}"
+        )
         for name in ("learning_starts", "capacity"):  # or there would be fewer to draw from than are drawn
             value = getattr(self, name)
             require(
@@ -102,7 +113,7 @@ def train(
             step += size
             stopping = bool(stop)
             save = stopping or step == end or _passes(step, size, config.save_every)
-            replay.add_rollout(rollout.cut() if save else rollout, last=save)
+            replay.add_rollout(rollout, last=save)
             shown |= episodes
             for _ in range(config.updates if step >= config.learning_starts else 0):
                 batch = replay.sample(config.batch_size, draws)

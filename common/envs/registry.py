@@ -98,9 +98,11 @@ def spec(envs: VectorEnv) -> EnvSpec:
 
 
 def step_envs(envs: VectorEnv, action: np.ndarray) -> tuple[np.ndarray, ...]:
-    """`envs.step` with continuous actions clipped to [-1, 1]; stops where the environment breaks."""
+    """`envs.step` with continuous actions clipped to [-1, 1]; stops where policy or environment break."""
     if isinstance(envs.single_action_space, Box):
         action = np.clip(action, -1, 1)
+        if not np.isfinite(action).all():
+            raise FloatingPointError("the policy gave an action that is not finite")
     obs, reward, terminated, truncated, info = envs.step(action)
     require_finite("reward", reward)
     require_finite("observation", obs)

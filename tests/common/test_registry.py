@@ -61,6 +61,13 @@ def test_actions_are_rescaled_and_clipped_at_the_border():
     np.testing.assert_array_equal(*after)
 
 
+def test_a_policy_that_says_nan_is_not_the_environments_fault():
+    envs = make_envs("Pendulum-v1", 2)
+    envs.reset(seed=0)
+    with pytest.raises(FloatingPointError, match="the policy gave an action that is not finite"):
+        step_envs(envs, np.array([[0.0], [np.nan]]))
+
+
 @pytest.mark.parametrize(
     ("env_id", "expected"),
     [

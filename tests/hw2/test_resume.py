@@ -143,8 +143,10 @@ def test_a_run_that_is_going_on_is_not_resumed(tmp_path):
     while not list(tmp_path.rglob("*.pt")):
         time.sleep(0.02)
     directory = run_directory(tmp_path)
-    second = run("--resume", directory)
+    before = (directory / "config.json").read_bytes()
+    second = run("--resume", directory, "--video")
     process.kill()
+    assert (directory / "config.json").read_bytes() == before
     assert (second.returncode, second.stdout) == (2, "")
     assert second.stderr == f"error: {directory} is in use by another process\n"
     step = rows(directory)[-1]["step"]

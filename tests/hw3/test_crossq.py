@@ -169,5 +169,7 @@ def test_a_saved_agent_goes_on_as_it_was(tmp_path):
 def test_bad_input_is_named():
     with pytest.raises(UsageError, match="momentum must lie in"):
         CrossQConfig(momentum=1.5)
+    with pytest.raises(UsageError, match=r"critic_hidden must lie in \[1, 4096\], got \(0,\)"):
+        CrossQConfig(critic_hidden=(0,))
     with pytest.raises(UsageError, match="continuous actions for CrossQ"):
         CrossQ(DISCRETE, SMALL, 1, CPU, seed=0)

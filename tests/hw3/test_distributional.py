@@ -110,6 +110,8 @@ def test_steps_discount_the_next_law(kind, config):
 def test_bad_settings_are_named():
     with pytest.raises(UsageError, match="v_min must be below v_max"):
         C51Config(v_min=1.0, v_max=1.0)
+    with pytest.raises(UsageError, match=r"both finite, got 0\.0 and inf"):
+        C51Config(v_max=float("inf"))
     with pytest.raises(UsageError, match="atoms must be at least 2"):
         C51Config(atoms=1)
     with pytest.raises(UsageError, match="atoms must be at least 1"):

@@ -78,6 +78,16 @@ def test_dqn_promises_what_no_policy_can_earn_and_double_dqn_does_not():
         assert double < single / 2
 
 
+@pytest.mark.parametrize(("name", "double"), [("dqn", False), ("double dqn", True)])
+def test_variants_are_what_they_are_called(name, double, monkeypatch):
+    def seen(spec, config, *_):
+        raise LookupError(config.double)
+
+    monkeypatch.setattr(overestimation, "DQN", seen)
+    with pytest.raises(LookupError, match=str(double)):
+        overestimation.learn(name, 0, 200)
+
+
 def test_a_seed_repeats_its_rows(monkeypatch):
     for name, small in (("EVERY", 100), ("STARTS", 60), ("EPISODES", 2), ("LIMIT", 50)):
         monkeypatch.setattr(overestimation, name, small)

@@ -167,6 +167,7 @@ NAN.R[:] = math.nan
         ({"episodes": -1}, "episodes must be at least 0"),
         ({"alpha": 1.5}, r"alpha must lie in \[0, 1\]"),
         ({"alpha": math.nan}, r"alpha must lie in \[0, 1\]"),
+        ({"alpha": lambda k: math.nan}, r"alpha must lie in \[0, 1\], got nan"),
         ({"gamma": 1.5}, r"gamma must lie in \[0, 1\]"),
         ({"epsilon": -0.1}, r"epsilon must lie in \[0, 1\]"),
     ],
