@@ -58,7 +58,8 @@ def _is_setting(value: object) -> bool:
 def require_finite(agent: object, step: int) -> None:
     """FloatingPointError if a parameter of a network of the agent is not: never act with it or save it."""
     for name, value in vars(agent).items():
-        for parameter in value.parameters() if isinstance(value, torch.nn.Module) else ():
+        parameters = getattr(value, "parameters", None)
+        for parameter in parameters() if callable(parameters) else ():
             if not torch.isfinite(parameter).all():
                 raise FloatingPointError(f"not finite after step {step}: the parameters of {name}")
 

@@ -135,6 +135,7 @@ def mppi_weights(value: Tensor, temperature: float) -> Tensor:
     """
     require(0 < temperature < math.inf, f"temperature must be positive, got {temperature}")
     value = _finite_or_last(value)
+    temperature = max(temperature, torch.finfo(value.dtype).tiny)  # which is not rounded to zero
     return ((value - value.max(0).values) / temperature).softmax(0)
 
 

@@ -41,12 +41,14 @@ class DynaTrainConfig:
     def __post_init__(self):
         require_at_least(self, 1, *vars(self))
         require_at_least(self, 2, "learning_starts")
+        starts, total = self.learning_starts, self.total_steps
+        require(starts <= total, f"total_steps must be at least learning_starts, {starts}, got {total}")
         require(self.eval_episodes < 2**16, f"eval_episodes must be below 65536, got {self.eval_episodes}")
 
     @property
     def total_updates(self) -> int:
         """Gradient steps of the whole run."""
-        return max(self.total_steps - self.learning_starts + 1, 0) * self.updates
+        return (self.total_steps - self.learning_starts + 1) * self.updates
 
 
 class Imagination(Protocol):

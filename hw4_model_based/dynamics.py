@@ -181,6 +181,8 @@ class Dynamics(nn.Module):
                 loss.backward()
                 optimizer.step()
             held_loss = self.losses(x_held, y_held)
+            if not held_loss.isfinite().all():
+                raise FloatingPointError(f"not finite after {epochs + 1} epochs: the loss of the model")
             better = held_loss < best - 0.01 * best.abs()
             for old, new in zip(kept, self.parameters(), strict=True):
                 old[better] = new.detach()[better]

@@ -11,7 +11,7 @@ planner's own deviation, which is nearly none, there would be nothing left to ex
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -57,6 +57,11 @@ class Saved:
 
     def __init__(self, agent: Learner):
         self.agent = agent
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        for value in vars(self.agent).values():
+            if isinstance(value, nn.Module):
+                yield from value.parameters()
 
     def state_dict(self) -> dict:
         return checkpoint.state_of(self.agent)

@@ -138,6 +138,9 @@ class Backprop:
 
     def __init__(self, spec: EnvSpec, task: ModelTask, config: BackpropConfig, seed: int):
         require(not spec.discrete, "env_id must have continuous actions to be differentiated")
+        obs = torch.zeros(1, spec.obs_dim, requires_grad=True)
+        ok = task.reward(obs, torch.zeros(1, spec.action_dim), obs).requires_grad
+        require(ok, "env_id must have a reward with a gradient, got a count of steps")
         self.config, self.task = config, task
         self.draws, self.fits = generator(seed, "policy"), generator(seed, "model")
         self.model = Dynamics(spec.obs_dim, spec.action_dim, config.model, self.fits)
@@ -170,7 +173,6 @@ class Backprop:
         rows = torch.randint(len(obs), (self.model.elites, c.batch_size), generator=self.draws)
         total = policy_return(mean_step(self.model), self.task, self.policy, obs[rows], c.horizon)
         value = total.mean() / c.horizon
-        require(value.requires_grad, "env_id must have a reward with a gradient, got a count of steps")
         self.optimizer.zero_grad()
         (-value).backward(inputs=self.parameters)
         norm = clip_gradient(self.parameters, c.max_norm)

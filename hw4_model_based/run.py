@@ -85,6 +85,9 @@ class DynaRunConfig(cli.RunOptions):
         if isinstance(self.algo, STEVEConfig):
             critics = self.learner.critics
             require(critics >= 2, f"critics must be at least 2 for STEVE, got {critics}")
+        if not isinstance(self.algo, MBPOConfig):
+            noise = self.learner.smoothing
+            require(noise == 0, f"smoothing must be 0 for value expansion, got {noise}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +95,12 @@ class FinetuneRunConfig(cli.RunOptions):
     algo: FinetuneConfig  # settings of the model, the planner and the imitation of it
     learner: PPOConfig  # settings of the policy gradient
     train: TrainConfig = field(default_factory=TrainConfig)  # settings of the loop
+
+    def __post_init__(self):
+        super().__post_init__()
+        require(self.train.aggregate, "aggregate must be on: it is trials that are imitated")
+        trials, rounds = self.algo.trials, self.train.rounds
+        require(trials < rounds, f"trials must be below the number of all, {rounds}, got {trials}")
 
 
 # CS 285's: means only.
@@ -275,8 +284,7 @@ def build(config: RunConfig | FinetuneRunConfig, spec: EnvSpec, task: ModelTask 
         return PIXEL_AGENTS[type(algo)](spec, algo, seed)
     if isinstance(config, RunConfig):
         return AGENTS[type(algo)](spec, task, algo, seed)
-    trials = (config.train.end - config.train.first_steps) // config.train.round_size
-    learner = PPO(spec, config.learner, trials, torch.device("cpu"), seed)
+    learner = PPO(spec, config.learner, config.train.rounds, torch.device("cpu"), seed)
     return Finetune(spec, task, algo, learner, seed)
 
 

@@ -40,6 +40,8 @@ class TrainConfig:
         require_at_least(self, 1, "total_steps", "num_envs", "trial_steps")
         require_at_least(self, 2, "initial_steps")
         require(self.num_envs < 2**16, f"num_envs must lie in [1, 65535], got {self.num_envs}")
+        ok = self.end < 2**31
+        require(ok, f"trial_steps and total_steps must make less than 2^31 steps, got {self.end}")
 
     @property
     def round_size(self) -> int:
@@ -52,10 +54,14 @@ class TrainConfig:
         return -(-self.initial_steps // self.num_envs) * self.num_envs
 
     @property
+    def rounds(self) -> int:
+        """Trials."""
+        return max(-(-(self.total_steps - self.first_steps) // self.round_size), 1)
+
+    @property
     def end(self) -> int:
         """Environment steps of the whole run."""
-        rounds = max(-(-(self.total_steps - self.first_steps) // self.round_size), 1)
-        return self.first_steps + rounds * self.round_size
+        return self.first_steps + self.rounds * self.round_size
 
 
 class ModelBasedAgent(Protocol):

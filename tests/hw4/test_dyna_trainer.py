@@ -84,7 +84,6 @@ SCORES = ("return_mean", "return_std", "return_min", "return_max", "length_mean"
 
 def test_updates_are_counted_as_they_are_made():
     assert DynaTrainConfig(total_steps=10, learning_starts=10, updates=4).total_updates == 4
-    assert DynaTrainConfig(total_steps=10, learning_starts=11).total_updates == 0
 
 
 @pytest.mark.parametrize("name", [f.name for f in dataclasses.fields(DynaTrainConfig)])
@@ -196,10 +195,8 @@ def test_a_learner_that_blows_up_is_never_saved(preset, tmp_path, monkeypatch, c
     assert not list(tmp_path.rglob("*.pt"))
 
 
-def test_a_model_that_blows_up_is_never_saved(tmp_path, monkeypatch):
-    """A fit that gets no better is forgotten; the run may go on with the model of before."""
-    status = main(monkeypatch, "mve-pendulum", *TINY, "--algo.model.lr", "1e38", "--out", tmp_path)
-    assert status in (0, 2)
-    for path in tmp_path.rglob("*.pt"):
-        saved = torch.load(path, weights_only=True)["imagination"]["model"]
-        assert all(value.isfinite().all() for value in saved.values())
+def test_a_model_that_blows_up_is_never_saved(tmp_path, monkeypatch, capsys):
+    args = ("mve-pendulum", *TINY, "--algo.model.lr", "1e38", "--out", tmp_path)
+    assert main(monkeypatch, *args) == 2
+    assert "not finite after 1 epochs: the loss of the model" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.pt"))
