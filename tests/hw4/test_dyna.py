@@ -10,7 +10,9 @@ from common.envs.maze import Maze
 from common.types import UsageError
 from hw3_q_learning.dynamic_programming import value_iteration
 from hw3_q_learning.tabular import q_learning
+from hw4_model_based import dyna_maze
 from hw4_model_based.dyna import TabularModel, dyna_q
+from hw4_model_based.dyna_maze import episodes_to_optimum, lengths
 
 MAZE = {"alpha": 0.1, "gamma": 0.95, "epsilon": 0.1}
 
@@ -23,19 +25,30 @@ def test_without_planning_it_is_q_learning_bit_for_bit(env_id):
     assert (dyna_q(env, episodes=5, planning=1, seed=3, **MAZE) != expected).any() or env_id[0] == "F"
 
 
-def episodes_to_optimum(planning, seed, limit=40):
-    """Episodes until one has at most 18 steps: four above the shortest way, as a tenth of them explore."""
-    lengths = []
-    dyna_q(gym.make("course/DynaMaze-v0"), limit, planning, seed=seed, lengths=lengths, **MAZE)
-    return next((k for k, steps in enumerate(lengths, 1) if steps <= 18), limit)
-
-
 def test_planning_finds_the_way_in_fewer_episodes():
-    found = {planning: [episodes_to_optimum(planning, seed) for seed in range(5)] for planning in (0, 5, 50)}
+    found = {k: [episodes_to_optimum(lengths(k, seed)) for seed in range(5)] for k in (0, 5, 50)}
     medians = {planning: np.median(counts) for planning, counts in found.items()}
     assert medians[0] > 2 * medians[5]
     assert medians[5] > medians[50]
     assert max(found[50]) < 10
+
+
+def test_episodes_are_counted_to_the_first_that_is_nearly_shortest():
+    assert episodes_to_optimum([99, 19, 18, 14]) == 3
+    assert episodes_to_optimum([99, 19]) == 2
+
+
+def test_the_maze_is_drawn_and_tabulated(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["dyna_maze", "--seeds", "2", "--out", str(tmp_path / "maze.png")])
+    dyna_maze.main()
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines()[2:-1]]
+    assert [line[0] for line in table] == ["| 0", "| 5", "| 50"]
+    assert float(table[0][1]) > float(table[2][1])
+    assert (tmp_path / "maze.png").stat().st_size > 10_000
+    for argv in (["--seeds", "0"], ["--out", str(tmp_path / "no" / "maze.png")]):
+        monkeypatch.setattr("sys.argv", ["dyna_maze", *argv])
+        with pytest.raises(SystemExit, match="2"):
+            dyna_maze.main()
 
 
 def test_a_remembered_world_is_solved_without_another_step():
