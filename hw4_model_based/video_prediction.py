@@ -10,7 +10,7 @@ model what an object is, and no reward is ever seen. The designated pixel is kno
 P is moved by the flow of what was done, and registered: places that look like the surroundings of the pixel
 in the first picture become more likely (Ebert et al. 2018, with a network; here by comparing patches), or
 small errors of the flow would add up until the pixel has left its object. Gradients flow through the pictures
-that are predicted on the way to o_T in the loss.
+that are predicted on the way to o_T in the loss. Every batch is seen from one of the table's eight sides.
 """
 
 from __future__ import annotations
@@ -105,6 +105,18 @@ def expected_distance(P: Tensor, goal: Tensor) -> Tensor:
     place = torch.stack([2 * goal[:, 0] - 1, 1 - 2 * goal[:, 1]], -1)
     distance = (GRID - place[:, None, None]).square().sum(-1).sqrt() * (SIZE / 2)
     return (P * distance).sum((1, 2))
+
+
+def turned(picture: Tensor, action: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The same push seen from another side of the square table: [..., SIZE, SIZE], [..., 2] (right, up).
+
+    side % 4 quarters of a turn to the left, after a look into a mirror from 4 on.
+    """
+    if side >= 4:
+        picture, action = picture.flip(-1), torch.stack([-action[..., 0], action[..., 1]], -1)
+    for _ in range(side % 4):
+        action = torch.stack([-action[..., 1], action[..., 0]], -1)
+    return torch.rot90(picture, side % 4, (-2, -1)), action
 
 
 class Flow(nn.Module):
@@ -212,7 +224,8 @@ class Foresight(MPC):
             index = torch.randint(len(start), (c.batch_size,), generator=self.fits)
             data = cut(batch, start[index], N, c.unroll)
             pictures = split(data.obs.flatten(0, 1))[0].unflatten(0, data.obs.shape[:2])
-            loss = self.loss(pictures, data.action)
+            side = int(torch.randint(8, (), generator=self.fits))
+            loss = self.loss(*turned(pictures, data.action, side))
             still = (pictures[1:] - pictures[:1]).square().sum((2, 3, 4)).mean()
             gradient_step(loss, self.optimizer, self.parameters, c.max_grad_norm)
             losses.append(torch.stack([loss.detach(), still]))

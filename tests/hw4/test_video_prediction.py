@@ -1,12 +1,14 @@
 """Visual foresight: warps by hand, where a pixel goes, and a plan under a flow that is known."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from common.envs.pixels import SIZE, disc
-from common.envs.pushing import COLOURS
+from common.envs.pushing import BLOCK, COLOURS, FINGER, push
 from common.replay import Batch
 from common.types import EnvSpec, UsageError
 from hw4_model_based.video_prediction import (
@@ -24,6 +26,7 @@ from hw4_model_based.video_prediction import (
     patch,
     register,
     spot,
+    turned,
     warp,
 )
 
@@ -137,6 +140,24 @@ def test_a_push_is_a_push_wherever_it_happens(generator):
     assert here.std() > 0.01
     inside = slice(40, 72)
     torch.testing.assert_close(there[:, inside, 44:76], here[:, inside, 40:72], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("side", range(8))
+def test_a_push_seen_from_another_side_is_what_the_turned_table_shows(side):
+    """Pictures before and after, the action with them, against a table that is built turned."""
+    quarter = np.array([[0.0, -1.0], [1.0, 0.0]])  # (right, up) to the left
+    mirror = np.diag([-1.0 if side >= 4 else 1.0, 1.0])
+    turn = np.linalg.matrix_power(quarter, side % 4) @ mirror
+    finger, block, action = np.array([-0.5, 0.1]), np.array([-0.1, 0.2]), np.array([0.9, -0.3])
+
+    def pictures(turn: np.ndarray) -> torch.Tensor:
+        before = turn @ finger, turn @ block
+        places = [before, push(*before, turn @ action)]
+        return torch.from_numpy(np.stack([[disc(b, BLOCK), disc(f, FINGER)] for f, b in places]))
+
+    seen, done = turned(pictures(np.eye(2)), torch.from_numpy(action), side)
+    torch.testing.assert_close(seen, pictures(turn), atol=1e-5, rtol=0)
+    np.testing.assert_allclose(done.numpy(), turn @ action, atol=1e-12)
 
 
 def test_no_flow_bridges_more_than_its_reach(generator):
@@ -258,15 +279,16 @@ def test_what_a_plan_is_paid_is_the_closeness_it_comes_to():
 
 
 def test_a_fit_learns_what_moves_and_the_seed_decides(generator):
-    """All moves by two pixels to the right whatever is done; 1 is to predict that nothing moves."""
+    """All moves by two pixels where the action points; 1 is to predict that nothing moves."""
     x = torch.rand(60, 2, generator=generator).numpy() - 0.5
     places = x[:, None] + np.array([0, 4 / SIZE, 8 / SIZE])[:, None] * [1, 0]  # [60, 3, 2]
     seen = torch.stack([pictures(places[:, k], places[:, k] + [0, 0.4]).flatten(1) for k in range(3)], 1)
     seen = torch.cat([seen, torch.zeros(60, 3, 4)], 2)
     obs, next_obs = seen[:, :2].transpose(0, 1).flatten(0, 1), seen[:, 1:].transpose(0, 1).flatten(0, 1)
-    fields = (torch.zeros(120, 2), torch.zeros(120), next_obs, torch.zeros(120, dtype=torch.bool))
-    spec = SPEC._replace(num_envs=60)
-    one, two = (Foresight(spec, ForesightConfig(model=TINY), 0) for _ in range(2))
+    right = torch.tensor([1.0, 0.0]).expand(120, 2)
+    fields = (right, torch.zeros(120), next_obs, torch.zeros(120, dtype=torch.bool))
+    spec, model = SPEC._replace(num_envs=60), dataclasses.replace(TINY, first_updates=150)
+    one, two = (Foresight(spec, ForesightConfig(model=model), 0) for _ in range(2))
     found = one.update(Batch(obs, *fields))
     assert found == two.update(Batch(obs, *fields))
     assert one.update(Batch(obs, *fields))["model/share_of_change"] < 0.8
