@@ -39,7 +39,7 @@ from hw4_model_based.pilco import PILCO, PILCOConfig, goal_of
 from hw4_model_based.policy_backprop import Backprop, BackpropConfig
 from hw4_model_based.rssm import PlaNet, RSSMConfig
 from hw4_model_based.trainer import TrainConfig, train
-from hw4_model_based.video_prediction import Foresight, ForesightConfig
+from hw4_model_based.video_prediction import FlowConfig, Foresight, ForesightConfig
 from hw5_planning_control.lqr import lqr
 
 HOMEWORK = "hw4_model_based"
@@ -189,8 +189,8 @@ PRESETS = {
             preset="mbpo-hopper",
             env_id="Hopper-v5",
             algo=MBPOConfig(branches=10_000, capacity=40_000, model=ROUGH),
-            learner=SACConfig(hidden=SMALL),
-            train=replace(RUNNING, total_steps=15_000, learning_starts=1_000, updates=5),
+            learner=SACConfig(lr=1e-3, hidden=SMALL, target_entropy=-1.0),
+            train=replace(RUNNING, learning_starts=1_000, updates=10),
         ),
         DynaRunConfig(
             preset="imagined-naf-pendulum",
@@ -253,7 +253,13 @@ PRESETS = {
             env_id="course/PushPixels-v0",
             # The way around the block is long: noise that trembles does not find it.
             algo=ForesightConfig(
-                search="mppi", noise_beta=0.3, std=3.0, temperature=1.0, horizon=10, samples=60
+                search="mppi",
+                noise_beta=0.3,
+                std=3.0,
+                temperature=1.0,
+                horizon=10,
+                samples=60,
+                model=FlowConfig(first_updates=3_000),
             ),
             train=TrainConfig(total_steps=4_700, initial_steps=4_000, num_envs=16, trial_steps=24),
         ),
