@@ -11,7 +11,7 @@ from tests.helpers import ROOT
 # matplotlib asks an imported IPython for its version and its shell
 HEADER = """
 import sys, types
-display = types.SimpleNamespace(Markdown=str)
+display = types.SimpleNamespace(Markdown=str, Image=open)
 ipython = types.SimpleNamespace(display=display, version_info=(9, 0), get_ipython=lambda: None)
 sys.modules |= {"IPython": ipython, "IPython.display": display}
 """
