@@ -142,6 +142,16 @@ def test_the_divergence_gains_its_weight_over_the_warm_up(generator, monkeypatch
     assert deviations().mean() < 0.99 * heeded
 
 
+@pytest.mark.parametrize("batch_size", [5, 20])
+def test_the_divergence_is_shared_out_among_all_data(batch_size, generator, monkeypatch):
+    """Where the data say nothing and nothing moves, a transition costs KL / 20, whatever the batches."""
+    monkeypatch.setattr(bayesian_network, "expected_log_likelihood", lambda *_: torch.zeros(()))
+    config = BayesianConfig(hidden=(4,), epochs=1, lr=1e-12, batch_size=batch_size)
+    model, x = BayesianDynamics(1, 1, config, generator), torch.randn(20, 1, generator=generator)
+    metrics = model.fit(x, x, 0.5 * x, generator)
+    assert metrics["loss/negative_elbo"] == pytest.approx(model.net.kl(config.prior).item() / 20)
+
+
 def test_the_bias_is_a_weight_whose_input_is_one(generator):
     x = torch.randn(5, 4, generator=generator)
     found = BayesianLinear(4, 2, 0.4, generator).inputs(x)

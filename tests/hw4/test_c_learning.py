@@ -124,6 +124,15 @@ def test_the_copy_gives_the_weights_and_takes_no_gradient(generator):
     assert not all(torch.equal(p, q) for p, q in zip(before, agent.target.parameters(), strict=True))
 
 
+def test_the_copy_follows_by_a_share_of_tau(generator):
+    agent = CLearning(2, 1, CLearningConfig(steps=1, batch_size=4, hidden=(8,), tau=0.25), generator)
+    before = [p.clone() for p in agent.target.parameters()]
+    x, a = torch.randn(2, 10, 2, generator=generator), torch.zeros(10, 1)
+    agent.fit(x[0], a, x[1], a, generator)
+    for old, copied, p in zip(before, agent.target.parameters(), agent.net.parameters(), strict=True):
+        torch.testing.assert_close(copied, 0.75 * old + 0.25 * p)
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -79,22 +79,34 @@ def test_the_model_draws_what_it_saw_as_often_as_it_saw_it():
     assert outcomes.count((1.0, 2, True)) / len(outcomes) == pytest.approx(1 / 4, abs=0.03)
 
 
+class Pays(gym.Env):
+    """Reward 1 per step, in the only state."""
+
+    observation_space, action_space = gym.spaces.Discrete(1), gym.spaces.Discrete(1)
+
+    def __init__(self, limit, terminates):
+        self.limit, self.terminates = limit, terminates
+
+    def reset(self, *, seed=None, options=None):
+        self.t = 0
+        return 0, {}
+
+    def step(self, action):
+        self.t += 1
+        return 0, 1.0, self.terminates, self.t == self.limit, {}
+
+
 def test_a_time_limit_is_no_end():
     """Reward 1 for ever, episodes of 8 steps: Q goes to 1 / (1 - gamma), not to the sum of eight."""
-
-    class Pays(gym.Env):
-        observation_space, action_space, t = gym.spaces.Discrete(1), gym.spaces.Discrete(1), 0
-
-        def reset(self, *, seed=None, options=None):
-            self.t = 0
-            return 0, {}
-
-        def step(self, action):
-            self.t += 1
-            return 0, 1.0, False, self.t == 8, {}
-
-    Q = dyna_q(Pays(), 30, 10, alpha=0.5, gamma=0.9, epsilon=0.0, seed=0)
+    Q = dyna_q(Pays(limit=8, terminates=False), 30, 10, alpha=0.5, gamma=0.9, epsilon=0.0, seed=0)
     assert Q[0, 0] == pytest.approx(10, abs=1e-6)
+
+
+@pytest.mark.parametrize("planning", [0, 10])
+def test_an_end_is_one_even_where_the_next_episode_begins(planning):
+    """Episodes of one step: Q = 1, the value of the state that follows is that of another episode."""
+    Q = dyna_q(Pays(limit=8, terminates=True), 30, planning, alpha=0.5, gamma=0.9, epsilon=0.0, seed=0)
+    assert Q[0, 0] == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,35 @@ def test_a_fit_ends_at_its_best_on_the_data_held_out(generator, monkeypatch):
     assert (asked[-1][2].sort().values > best + 0.011 * best.abs()).any()  # the last epoch was not the best
 
 
+ONE_STEP = dataclasses.replace(SMALL, members=1, elites=1, max_epochs=1, lr=0.01, weight_decay=0.0)
+
+
+def test_the_bounds_of_the_variance_are_pulled_together(generator):
+    """Ten nats away from log sigma^2 they feel their own pull alone: a step of Adam is the learning rate."""
+    model = Dynamics(3, 1, ONE_STEP, generator)
+    with torch.no_grad():
+        model.high.fill_(10.0)
+    model.fit(*data(60, generator), generator)
+    torch.testing.assert_close(model.low, torch.full_like(model.low, -9.99))
+    torch.testing.assert_close(model.high, torch.full_like(model.high, 9.99))
+
+
+@pytest.mark.parametrize(("decay", "step"), [(0.0, 0.0), (0.1, 0.01)])
+def test_weights_that_the_data_say_nothing_about_decay(decay, step, generator):
+    """The third entry never changes, so its weights have no gradient: one step of Adam by decay, or none."""
+    model = Dynamics(3, 1, dataclasses.replace(ONE_STEP, weight_decay=decay), generator)
+    before = model.net.layers[0].weight[:, 2].detach().clone()
+    model.fit(*data(60, generator), generator)
+    torch.testing.assert_close(model.net.layers[0].weight[:, 2], before - step * before.sign())
+
+
+@pytest.mark.parametrize(("patience", "epochs"), [(3, 3), (7, 7), (30, 20)])
+def test_a_fit_that_gets_no_better_ends_after_patience_or_at_the_last_epoch(patience, epochs, generator):
+    config = dataclasses.replace(SMALL, lr=1e-12, patience=patience, max_epochs=20)
+    metrics = Dynamics(3, 1, config, generator).fit(*data(60, generator), generator)
+    assert metrics["model/epochs"] == epochs
+
+
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [

@@ -117,6 +117,27 @@ def test_one_step_is_the_papers_objective(generator):
     torch.testing.assert_close(total, pixels + dynamics + 50 * reward + prior, rtol=1e-4, atol=1e-3)
 
 
+def test_the_belief_is_carried_from_step_to_step(generator):
+    """T = 3: A_k is that of the k-th sample, and mean and covariance go through all of them in a row."""
+    model = E2CModel(4, 1, TINY, generator)
+    with torch.no_grad():
+        model.change[-1].weight *= 10  # at first nothing moves far
+    x = sequences(generator, steps=3)
+    model.draws = torch.Generator().manual_seed(3)
+    _, parts = model.loss(x)
+    mean, log_std = model.posterior(x.obs)
+    cov = torch.diag_embed((2 * log_std).exp())
+    z = mean[0] + log_std[0].exp() * torch.randn(5, 3, generator=torch.Generator().manual_seed(3))
+    m, S, total = mean[0], cov[0], 0.0
+    for k in range(3):
+        local = model.linearize(z)
+        A = torch.eye(3) + local.v[..., None] * local.r[..., None, :]
+        z, m, S = local.map(z, x.action[k]), local.map(m, x.action[k]), A @ S @ A.mT
+        target = MultivariateNormal(mean[k + 1], cov[k + 1])
+        total = total + kl_divergence(MultivariateNormal(m, S), target).mean() / 3
+    torch.testing.assert_close(parts[1], total.detach(), rtol=1e-4, atol=1e-4)
+
+
 def test_every_parameter_learns(generator):
     model = E2CModel(4, 1, TINY, generator)
     model.loss(sequences(generator))[0].backward()

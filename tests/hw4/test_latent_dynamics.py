@@ -133,6 +133,15 @@ def test_a_fit_learns_to_see_to_predict_and_to_judge(generator):
     assert found["loss/reward"] < 0.25
 
 
+def test_rewards_are_counted_in_units_of_the_data(generator):
+    config = LatentConfig(model=dataclasses.replace(TINY, first_updates=1))
+    batch, agent = data(generator), LatentMPC(SPEC, config, 0)
+    reward = 5 + 20 * batch.reward
+    agent.update(batch._replace(reward=reward))
+    assert agent.model.reward_mean == reward.mean()
+    assert agent.model.reward_std == reward.std()
+
+
 def test_the_first_fit_is_the_longest_and_the_seed_decides(generator):
     batch = data(generator)
     one, two, other = (LatentMPC(SPEC, LatentConfig(model=TINY), seed) for seed in (0, 0, 1))

@@ -8,7 +8,7 @@ import torch
 
 from common.envs.model_tasks import MODEL_TASKS, ModelTask, never
 from common.envs.obstacles import move
-from common.stochastic_search import mppi
+from common.stochastic_search import cem, mppi
 from common.types import EnvSpec, UsageError
 from hw4_model_based.dynamics import DynamicsConfig
 from hw4_model_based.mpc import MPC, MPCConfig, filtered_noise, imagined_return, plan
@@ -33,6 +33,22 @@ def test_objective_is_the_mean_over_members_of_the_loop(generator):
             for u in actions[b, :, 0].tolist():
                 s = a * s + u
                 total += s / 3
+        assert found[b].item() == pytest.approx(total, abs=1e-12)
+
+
+def test_a_reward_may_depend_on_where_a_step_begins_what_it_does_and_where_it_leads(generator):
+    """J of r = s (a + 2 s'), row by row."""
+    task = ModelTask(lambda s, a, n: (s * (a + 2 * n))[..., 0], never)
+    obs = torch.randn(5, 1, generator=generator, dtype=torch.float64)
+    actions = torch.randn(5, 4, 1, generator=generator, dtype=torch.float64)
+    found = imagined_return(members, task, obs, actions, 3)
+    for b in range(5):
+        total = 0.0
+        for a in A.tolist():
+            s = obs[b, 0].item()
+            for u in actions[b, :, 0].tolist():
+                following = a * s + u
+                total, s = total + s * (u + 2 * following) / 3, following
         assert found[b].item() == pytest.approx(total, abs=1e-12)
 
 
@@ -108,20 +124,30 @@ def test_filtered_noise_has_the_covariance_of_its_recursion(beta, generator):
     assert (n[..., 0] * n[..., 1]).mean().abs() < 0.01  # entries of an action stay independent
 
 
-def test_a_beta_of_one_is_mppi_bit_for_bit(generator):
+OBS, WARM = torch.ones(2, 1), torch.zeros(2, 3, 1)
+
+
+def score(x):
+    """Returns [20, 2] of 20 plans of 3 steps for each of two problems."""
+    start = OBS.expand(20, -1, -1).reshape(40, 1)
+    return imagined_return(members, LINE, start, x.reshape(40, 3, 1), 3).view(20, 2)
+
+
+def test_a_beta_of_one_is_mppi_bit_for_bit():
     config = MPCConfig(search="mppi", horizon=3, samples=20, iterations=2)
-    obs, warm = torch.ones(2, 1), torch.zeros(2, 3, 1)
-
-    def score(x):
-        start = obs.expand(20, -1, -1).reshape(40, 1)
-        return imagined_return(members, LINE, start, x.reshape(40, 3, 1), 3).view(20, 2)
-
     settings = (config.std, config.temperature, 2, 20, -1.0, 1.0)
     draws = [torch.Generator().manual_seed(5) for _ in range(3)]
-    plain = mppi(score, warm.flatten(1), *settings, generator=draws[0]).mean[..., None]
-    assert torch.equal(plan(members, LINE, obs, warm, config, 3, draws[1]), plain)
+    plain = mppi(score, WARM.flatten(1), *settings, generator=draws[0]).mean[..., None]
+    assert torch.equal(plan(members, LINE, OBS, WARM, config, 3, draws[1]), plain)
     smooth = dataclasses.replace(config, noise_beta=0.5)
-    assert not torch.equal(plan(members, LINE, obs, warm, smooth, 3, draws[2]), plain)
+    assert not torch.equal(plan(members, LINE, OBS, WARM, smooth, 3, draws[2]), plain)
+
+
+def test_a_plan_by_cem_is_cem_bit_for_bit():
+    config = MPCConfig(horizon=3, samples=20, iterations=4, elites=5, alpha=0.6, std=0.3)
+    draws = [torch.Generator().manual_seed(5) for _ in range(2)]
+    plain = cem(score, WARM.flatten(1), 0.3, 4, 20, 5, 0.6, -1.0, 1.0, generator=draws[0]).mean[..., None]
+    assert torch.equal(plan(members, LINE, OBS, WARM, config, 3, draws[1]), plain)
 
 
 def test_the_mean_is_played_and_not_the_luckiest_sample(generator):

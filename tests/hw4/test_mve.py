@@ -1,5 +1,7 @@
 """Targets that look ahead: hand numbers, the limits that join them to DDPG, and slow loops."""
 
+import copy
+
 import pytest
 import torch
 from scipy.linalg import solve_discrete_lyapunov
@@ -279,6 +281,17 @@ def test_without_a_horizon_it_is_the_learner_itself(make, config):
     made = make(SPEC, small(), config(horizon=0), seed=0)
     assert made.fit(batch, learner) == {}
     assert made.augment(batch, learner) is batch
+
+
+@pytest.mark.parametrize(("make", "config"), [(MVE, MVEConfig), (STEVE, STEVEConfig)])
+def test_a_fit_moves_all_of_the_model(make, config):
+    batch = some_batch(60)
+    made = make(SPEC, small(), config(horizon=1, model=MODEL), seed=0)
+    before = copy.deepcopy(made.model.state_dict())
+    metrics = made.fit(batch, ddpg())
+    assert set(metrics) == {"loss/held_out", "model/squared_error", "model/epochs"}
+    assert not any(torch.equal(before[name], x) for name, x in made.model.state_dict().items())
+    torch.testing.assert_close(made.model.change.mean, (batch.next_obs - batch.obs).mean(0))
 
 
 def test_discrete_actions_and_negative_horizons_are_refused():

@@ -1,12 +1,13 @@
 """Trajectory sampling: moments in closed form, who predicts whom, and the settings."""
 
+import numpy as np
 import pytest
 import torch
 
-from common.types import UsageError
+from common.types import EnvSpec, UsageError
 from hw4_model_based.dynamics import DynamicsConfig
-from hw4_model_based.pets import PETSConfig, trajectory_sampling
-from tests.hw4.models import A
+from hw4_model_based.pets import PETS, PETSConfig, trajectory_sampling
+from tests.hw4.models import LINE, A
 
 
 def linear(std=0.0):
@@ -61,6 +62,25 @@ def test_each_plan_has_its_own_actions(generator):
     torch.testing.assert_close(found, action.expand(6, 2, 1))
     a = step(torch.ones(6, 2, 1).double(), torch.zeros(2, 1).double())
     assert a[:, 0, 0].tolist() == pytest.approx([0.9, 0.9, 1.0, 1.0, 1.05, 1.05])
+
+
+@pytest.mark.parametrize("propagation", ["ts1", "tsinf"])
+def test_an_agent_deals_all_its_particles_as_it_is_told(propagation, monkeypatch):
+    """Member e leads to the state e: then it sees e alone, or both states where particles are dealt anew."""
+    model = DynamicsConfig(members=2, elites=2, hidden=(4,))
+    settings = {"horizon": 2, "samples": 3, "elites": 2, "iterations": 1, "model": model}
+    config = PETSConfig(particles=20, propagation=propagation, **settings)
+    agent, seen = PETS(EnvSpec(1, 1, 1, False), LINE, config, 0), []
+
+    def predict(state, action):
+        seen.append(state)
+        return torch.arange(2.0)[:, None, None].expand_as(state), torch.zeros_like(state)
+
+    monkeypatch.setattr(agent.model, "predict", predict)
+    agent.act(np.zeros((1, 1)))
+    assert [x.shape for x in seen] == [(2, 10 * 3, 1)] * 2
+    found = [x.unique().tolist() for x in seen[1]]
+    assert found == ([[0, 1], [0, 1]] if propagation == "ts1" else [[0], [1]])
 
 
 def test_particles_must_be_spread_evenly():

@@ -217,6 +217,18 @@ def test_an_update_lowers_the_expected_cost_and_acts_within_limits():
     assert np.array_equal(action, agent.explore(obs, 0))
 
 
+def test_the_first_state_varies_as_those_seen_and_by_the_spread():
+    """Each row of the batch begins an episode."""
+    config = replace(TINY, spread=0.5, points=10, fit_iterations=2, iterations=2)
+    agent = PILCO(SPEC, GOALS[ENV], config, 0)
+    metrics = agent.update(batch())
+    first = state_of_obs(batch().obs.double(), 0)
+    cov = first.T.cov(correction=0) + 0.25 * torch.eye(2, dtype=torch.float64)
+    policy, mean = agent.policy(agent.theta), first.mean(0, keepdim=True)
+    expected = expected_cost(agent.fit_model(batch()), policy, mean, cov[None], 4, GOALS[ENV])
+    assert metrics["loss/expected_cost"] == pytest.approx(expected.item(), abs=1e-9)
+
+
 def test_where_the_last_policy_is_stuck_a_better_fresh_one_takes_its_place():
     """A policy whose centres lie where nobody comes has no gradient. It stays, or is replaced."""
     costs = []

@@ -178,11 +178,11 @@ def walk(size: int = 200) -> Batch:
     return Batch(obs, action, torch.zeros(size), obs + action, torch.zeros(size, dtype=torch.bool))
 
 
-def homing(seed: int = 0) -> Backprop:
+def homing(seed: int = 0, **settings) -> Backprop:
     """Rewarded for being at zero."""
     task = ModelTask(lambda obs, action, next_obs: -next_obs[..., 0].square(), never)
-    config = BackpropConfig(horizon=4, updates=60, batch_size=16, hidden=(16,), lr=1e-2, model=SMALL)
-    return Backprop(SPEC, task, config, seed)
+    small = {"horizon": 4, "updates": 60, "batch_size": 16, "hidden": (16,), "lr": 1e-2, "model": SMALL}
+    return Backprop(SPEC, task, BackpropConfig(**(small | settings)), seed)
 
 
 def test_the_policy_learns_to_go_home():
@@ -203,6 +203,15 @@ def test_the_model_is_not_moved_by_the_policy_and_the_same_seed_learns_the_same(
     assert all(p.grad is None for p in one.model.parameters())
     one, two = homing(), homing()
     assert one.update(walk()) == two.update(walk())
+
+
+@pytest.mark.parametrize("max_norm", [1e-3, 1e3])
+def test_long_gradients_are_cut_and_short_ones_are_left(max_norm):
+    agent = homing(max_norm=max_norm)
+    _, norm = agent.policy_step(walk().obs)
+    assert 1e-3 < norm < 1e3
+    left = torch.cat([p.grad.flatten() for p in agent.parameters]).norm()
+    assert left.item() == pytest.approx(min(norm.item(), max_norm), rel=1e-3)
 
 
 def test_an_agent_put_back_goes_on_as_it_would_have():

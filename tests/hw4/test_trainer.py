@@ -34,13 +34,20 @@ class Steady:
         return {"loss/held_out": 0.0}
 
 
-def played(tmp_path, monkeypatch, **settings):
+class Somewhere(Walk):
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.x = self.np_random.normal(size=1).astype(np.float32)
+        return self.x, {}
+
+
+def played(tmp_path, monkeypatch, env=Walk, **settings):
     """An agent after its training, and the rows of its log."""
     monkeypatch.setattr("common.checkpoint.state_of", lambda agent: {})
     config = TrainConfig(total_steps=30, initial_steps=7, num_envs=2, trial_steps=5, **settings)
     agent, logger = Steady(), RunLogger(tmp_path, config.end)
     replay = Replay(config.end, SPEC, CPU)
-    assert train(agent, Collector(vector(Walk), CPU), replay, logger, config, seed=0) == "finished"
+    assert train(agent, Collector(vector(env), CPU), replay, logger, config, seed=0) == "finished"
     logger.close("finished")
     return agent, replay, rows(tmp_path)
 
@@ -60,6 +67,12 @@ def test_without_aggregation_as_much_data_is_random_and_the_trials_are_forgotten
     assert (actions != 0.25).all()
     assert len(actions.unique()) == 38
     assert all(row["return_mean"] > 0 for row in log if row["split"] == "eval")  # of the plan, though
+
+
+def test_every_trial_begins_elsewhere(tmp_path, monkeypatch):
+    """Trials of 10 steps behind 8 random ones, two environments each."""
+    _, replay, _ = played(tmp_path, monkeypatch, env=Somewhere)
+    assert len(replay.memory.obs[[0, 1, 8, 9, 18, 19, 28, 29]].unique()) == 8
 
 
 def test_a_trial_is_logged_at_the_steps_that_the_data_hold_after_it(tmp_path, monkeypatch):
