@@ -190,7 +190,7 @@ PRESETS = {
             env_id="Hopper-v5",
             algo=MBPOConfig(branches=10_000, capacity=40_000, model=ROUGH),
             learner=SACConfig(lr=1e-3, hidden=SMALL, target_entropy=-1.0),
-            train=replace(RUNNING, learning_starts=1_000, updates=10),
+            train=replace(RUNNING, total_steps=15_000, learning_starts=1_000, updates=10),
         ),
         DynaRunConfig(
             preset="imagined-naf-pendulum",
