@@ -106,7 +106,6 @@ def learn(name: str, seed: int, steps: int) -> list[Row]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(Row._fields)
@@ -145,7 +144,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         require(args.steps >= EVERY, f"steps must be at least {EVERY}, got {args.steps}")
         require(min(args.seeds) >= 0, f"seeds must not be negative, got {min(args.seeds)}")
-        write_csv(args.csv, [])  # it can be written: better known now than after the runs
+        args.csv.parent.mkdir(parents=True, exist_ok=True)
+        args.csv.open("a").close()  # it can be written: better known now than after the runs
         rows = [row for seed in args.seeds for name in VARIANTS for row in learn(name, seed, args.steps)]
         write_csv(args.csv, rows)
     except (ValueError, OSError) as error:

@@ -98,9 +98,13 @@ def test_a_seed_repeats_its_rows(monkeypatch):
 
 @pytest.mark.parametrize(
     ("option", "sentence"),
-    [("--steps=5", "steps must be at least 2000, got 5"), ("--seeds=-1", "seeds must not be negative")],
+    [
+        ("--steps=5", "steps must be at least 2000, got 5"),
+        ("--seeds=-1", "seeds must not be negative"),
+        ("--csv=.", "Is a directory"),
+    ],
 )
 def test_bad_settings_are_one_sentence(option, sentence, capsys, tmp_path):
     with pytest.raises(SystemExit):
-        overestimation.main([option, "--csv", str(tmp_path / "x.csv")])
+        overestimation.main(["--csv", str(tmp_path / "x.csv"), option])
     assert sentence in capsys.readouterr().err
