@@ -12,15 +12,12 @@ EXPERIMENTS = {
     "cartpole": Experiment({"dqn": ("dqn-cartpole",)}, TEN),
     # The lecture's other processes: the same agent and loop at other rates.
     "processes": Experiment({"online q": ("online-q-cartpole",), "fitted q": ("fitted-q-cartpole",)}),
+    "distributional": Experiment({name: (f"{name}-cartpole",) for name in ("c51", "qr", "rainbow")}),
     "family": Experiment(
         {
             "dqn, single": ("dqn-cartpole", "--algo.no-double"),
             "duelling": ("dqn-cartpole", "--algo.duelling"),
-            "1 step": ("dqn-cartpole", "--train.n-step", "1"),
             "prioritised": ("dqn-cartpole", "--train.priority", "0.6"),
-            "c51": ("c51-cartpole",),
-            "qr": ("qr-cartpole",),
-            "rainbow": ("rainbow-cartpole",),
         },
         FIVE,
     ),
