@@ -45,7 +45,6 @@ EXPERIMENTS = {
             "random shooting": ("mpc-cheetah", "--algo.search", "random", "--algo.samples", "300"),
             "CEM": ("mpc-cheetah",),
             "MBPO": (CHEETAH,),
-            "SAC": (CHEETAH, *SAC),
         }
     ),
     "cartpole": Experiment(
@@ -85,7 +84,7 @@ EXPERIMENTS = {
             "SAC, as many updates": (BALANCE, *REAL),
         }
     ),
-    "mbpo-hopper": Experiment({"MBPO": (HOP,), "SAC": (HOP, *SAC)}),
+    "mbpo-hopper": Experiment({"MBPO": (HOP,)}),
     "expansion": Experiment(
         {
             "MVE": ("mve-pendulum",),
