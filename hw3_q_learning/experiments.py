@@ -18,8 +18,7 @@ EXPERIMENTS = {
             "dqn, single": ("dqn-cartpole", "--algo.no-double"),
             "duelling": ("dqn-cartpole", "--algo.duelling"),
             "prioritised": ("dqn-cartpole", "--train.priority", "0.6"),
-        },
-        FIVE,
+        }
     ),
     "acrobot": Experiment({"dqn": ("dqn-acrobot",)}, FIVE),
     "mountaincar": Experiment({"dqn": ("dqn-mountaincar",)}, FIVE),
