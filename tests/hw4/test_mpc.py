@@ -21,26 +21,18 @@ TINY = MPCConfig(
 )
 
 
-def test_objective_is_the_mean_over_members_of_the_loop(generator):
-    """J = 1/E sum_e sum_t r(s_{t,e}, a_t), row by row."""
+def product(s, a, following):
+    return (s * (a + 2 * following))[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("task", "reward"),
+    [(LINE, lambda s, u, n: n), (ModelTask(product, never), lambda s, u, n: s * (u + 2 * n))],
+)
+def test_objective_is_the_mean_over_members_of_the_loop(task, reward, generator):
+    """J = 1/E sum_e sum_t r(s_{t,e}, a_t, s_{t+1,e}), row by row."""
     obs = torch.randn(5, 1, generator=generator, dtype=torch.float64)
     actions = torch.randn(5, 7, 1, generator=generator, dtype=torch.float64)
-    found = imagined_return(members, LINE, obs, actions, 3)
-    for b in range(5):
-        total = 0.0
-        for a in A.tolist():
-            s = obs[b, 0].item()
-            for u in actions[b, :, 0].tolist():
-                s = a * s + u
-                total += s / 3
-        assert found[b].item() == pytest.approx(total, abs=1e-12)
-
-
-def test_a_reward_may_depend_on_where_a_step_begins_what_it_does_and_where_it_leads(generator):
-    """J of r = s (a + 2 s'), row by row."""
-    task = ModelTask(lambda s, a, n: (s * (a + 2 * n))[..., 0], never)
-    obs = torch.randn(5, 1, generator=generator, dtype=torch.float64)
-    actions = torch.randn(5, 4, 1, generator=generator, dtype=torch.float64)
     found = imagined_return(members, task, obs, actions, 3)
     for b in range(5):
         total = 0.0
@@ -48,7 +40,7 @@ def test_a_reward_may_depend_on_where_a_step_begins_what_it_does_and_where_it_le
             s = obs[b, 0].item()
             for u in actions[b, :, 0].tolist():
                 following = a * s + u
-                total, s = total + s * (u + 2 * following) / 3, following
+                total, s = total + reward(s, u, following) / 3, following
         assert found[b].item() == pytest.approx(total, abs=1e-12)
 
 

@@ -155,9 +155,9 @@ def test_a_push_seen_from_another_side_is_what_the_turned_table_shows(side):
         places = [before, push(*before, turn @ action)]
         return torch.from_numpy(np.stack([[disc(b, BLOCK), disc(f, FINGER)] for f, b in places]))
 
-    seen, done = turned(pictures(np.eye(2)), torch.from_numpy(action), side)
+    seen, seen_action = turned(pictures(np.eye(2)), torch.from_numpy(action), side)
     torch.testing.assert_close(seen, pictures(turn), atol=1e-5, rtol=0)
-    np.testing.assert_allclose(done.numpy(), turn @ action, atol=1e-12)
+    np.testing.assert_allclose(seen_action.numpy(), turn @ action, atol=1e-12)
 
 
 def test_no_flow_bridges_more_than_its_reach(generator):
